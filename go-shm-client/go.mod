@@ -1,0 +1,3 @@
+module go-shm-client
+
+go 1.24

@@ -1,0 +1,656 @@
+// Code generated from layout.md by shm_server/layout/generate.py; DO NOT EDIT.
+
+package layout
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// LayoutMajor: raised when an old peer would misread the segment; majors must be equal.
+const LayoutMajor = 1
+
+// LayoutMinor: raised when something was added that an old peer can ignore.
+const LayoutMinor = 0
+
+// SegmentMagic: the bytes `STENSOR1`.
+const SegmentMagic = 0x31524f534e455453
+
+// FrameMagic: the bytes `STB1`; its first byte differs from `bell`.
+const FrameMagic = 826430547
+
+// Bell: the one byte of a bell.
+const Bell = 1
+
+// PageBytes: header size, and alignment of every ring and slot array.
+const PageBytes = 4096
+
+// LineBytes: what one side writes never shares this many aligned bytes with what the other writes: two 64-byte lines, since processors prefetch lines in pairs.
+const LineBytes = 128
+
+// EntryBytes: one ring entry, one cache line.
+const EntryBytes = 64
+
+// ImageBytes: 3 x 32 x 32 uint8, planar: 1024 red, 1024 green, 1024 blue, each row-major.
+const ImageBytes = 3072
+
+// MaxLanes: entries of the lane table.
+const MaxLanes = 8
+
+// MaxSlots: slots of a lane.
+const MaxSlots = 65536
+
+// MaxSegmentBytes: 1 GiB, checked by both sides before mapping.
+const MaxSegmentBytes = 1073741824
+
+// MaxFrameBody: bytes of a handshake message's body.
+const MaxFrameBody = 65536
+
+// HeaderBytes is the size of Header in memory.
+const HeaderBytes = 4096
+
+// HeaderMagicAt is the offset of header.magic.
+const HeaderMagicAt = 0
+
+// HeaderLayoutMajorAt is the offset of header.layout_major.
+const HeaderLayoutMajorAt = 8
+
+// HeaderLayoutMinorAt is the offset of header.layout_minor.
+const HeaderLayoutMinorAt = 10
+
+// HeaderHeaderBytesAt is the offset of header.header_bytes.
+const HeaderHeaderBytesAt = 12
+
+// HeaderSegmentBytesAt is the offset of header.segment_bytes.
+const HeaderSegmentBytesAt = 16
+
+// HeaderEpochAt is the offset of header.epoch.
+const HeaderEpochAt = 24
+
+// HeaderFeaturesRequiredAt is the offset of header.features_required.
+const HeaderFeaturesRequiredAt = 32
+
+// HeaderFeaturesOptionalAt is the offset of header.features_optional.
+const HeaderFeaturesOptionalAt = 40
+
+// HeaderLaneCountAt is the offset of header.lane_count.
+const HeaderLaneCountAt = 48
+
+// HeaderLanesAt is the offset of header.lanes.
+const HeaderLanesAt = 128
+
+// HeaderServerParkedAt is the offset of header.server_parked.
+const HeaderServerParkedAt = 2048
+
+// HeaderClientParkedAt is the offset of header.client_parked.
+const HeaderClientParkedAt = 2176
+
+// HeaderServerStateAt is the offset of header.server_state.
+const HeaderServerStateAt = 2304
+
+// Header is a private copy of the struct header of layout.md.
+type Header struct {
+	Magic            uint64
+	LayoutMajor      uint16
+	LayoutMinor      uint16
+	HeaderBytes      uint32
+	SegmentBytes     uint64
+	Epoch            uint64
+	FeaturesRequired uint64
+	FeaturesOptional uint64
+	LaneCount        uint32
+	ServerParked     uint32
+	ClientParked     uint32
+	ServerState      uint32
+}
+
+// DecodeHeader copies the fields out of b, which holds at least HeaderBytes bytes.
+func DecodeHeader(b []byte) Header {
+	_ = b[HeaderBytes-1]
+	return Header{
+		Magic:            binary.LittleEndian.Uint64(b[0:]),
+		LayoutMajor:      binary.LittleEndian.Uint16(b[8:]),
+		LayoutMinor:      binary.LittleEndian.Uint16(b[10:]),
+		HeaderBytes:      binary.LittleEndian.Uint32(b[12:]),
+		SegmentBytes:     binary.LittleEndian.Uint64(b[16:]),
+		Epoch:            binary.LittleEndian.Uint64(b[24:]),
+		FeaturesRequired: binary.LittleEndian.Uint64(b[32:]),
+		FeaturesOptional: binary.LittleEndian.Uint64(b[40:]),
+		LaneCount:        binary.LittleEndian.Uint32(b[48:]),
+		ServerParked:     binary.LittleEndian.Uint32(b[2048:]),
+		ClientParked:     binary.LittleEndian.Uint32(b[2176:]),
+		ServerState:      binary.LittleEndian.Uint32(b[2304:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least HeaderBytes bytes.
+func (s Header) Encode(b []byte) {
+	_ = b[HeaderBytes-1]
+	binary.LittleEndian.PutUint64(b[0:], s.Magic)
+	binary.LittleEndian.PutUint16(b[8:], s.LayoutMajor)
+	binary.LittleEndian.PutUint16(b[10:], s.LayoutMinor)
+	binary.LittleEndian.PutUint32(b[12:], s.HeaderBytes)
+	binary.LittleEndian.PutUint64(b[16:], s.SegmentBytes)
+	binary.LittleEndian.PutUint64(b[24:], s.Epoch)
+	binary.LittleEndian.PutUint64(b[32:], s.FeaturesRequired)
+	binary.LittleEndian.PutUint64(b[40:], s.FeaturesOptional)
+	binary.LittleEndian.PutUint32(b[48:], s.LaneCount)
+	binary.LittleEndian.PutUint32(b[2048:], s.ServerParked)
+	binary.LittleEndian.PutUint32(b[2176:], s.ClientParked)
+	binary.LittleEndian.PutUint32(b[2304:], s.ServerState)
+}
+
+// LaneBytes is the size of Lane in memory.
+const LaneBytes = 128
+
+// LaneKindAt is the offset of lane.kind.
+const LaneKindAt = 0
+
+// LaneSlotCountAt is the offset of lane.slot_count.
+const LaneSlotCountAt = 4
+
+// LaneSlotBytesAt is the offset of lane.slot_bytes.
+const LaneSlotBytesAt = 8
+
+// LaneReplyBytesAt is the offset of lane.reply_bytes.
+const LaneReplyBytesAt = 12
+
+// LaneSubmissionEntriesAt is the offset of lane.submission_entries.
+const LaneSubmissionEntriesAt = 16
+
+// LaneCompletionEntriesAt is the offset of lane.completion_entries.
+const LaneCompletionEntriesAt = 20
+
+// LaneSubmissionsOffsetAt is the offset of lane.submissions_offset.
+const LaneSubmissionsOffsetAt = 24
+
+// LaneCompletionsOffsetAt is the offset of lane.completions_offset.
+const LaneCompletionsOffsetAt = 32
+
+// LaneSlotsOffsetAt is the offset of lane.slots_offset.
+const LaneSlotsOffsetAt = 40
+
+// LaneRepliesOffsetAt is the offset of lane.replies_offset.
+const LaneRepliesOffsetAt = 48
+
+// Lane is a private copy of the struct lane of layout.md.
+type Lane struct {
+	Kind              uint32
+	SlotCount         uint32
+	SlotBytes         uint32
+	ReplyBytes        uint32
+	SubmissionEntries uint32
+	CompletionEntries uint32
+	SubmissionsOffset uint64
+	CompletionsOffset uint64
+	SlotsOffset       uint64
+	RepliesOffset     uint64
+}
+
+// DecodeLane copies the fields out of b, which holds at least LaneBytes bytes.
+func DecodeLane(b []byte) Lane {
+	_ = b[LaneBytes-1]
+	return Lane{
+		Kind:              binary.LittleEndian.Uint32(b[0:]),
+		SlotCount:         binary.LittleEndian.Uint32(b[4:]),
+		SlotBytes:         binary.LittleEndian.Uint32(b[8:]),
+		ReplyBytes:        binary.LittleEndian.Uint32(b[12:]),
+		SubmissionEntries: binary.LittleEndian.Uint32(b[16:]),
+		CompletionEntries: binary.LittleEndian.Uint32(b[20:]),
+		SubmissionsOffset: binary.LittleEndian.Uint64(b[24:]),
+		CompletionsOffset: binary.LittleEndian.Uint64(b[32:]),
+		SlotsOffset:       binary.LittleEndian.Uint64(b[40:]),
+		RepliesOffset:     binary.LittleEndian.Uint64(b[48:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least LaneBytes bytes.
+func (s Lane) Encode(b []byte) {
+	_ = b[LaneBytes-1]
+	binary.LittleEndian.PutUint32(b[0:], s.Kind)
+	binary.LittleEndian.PutUint32(b[4:], s.SlotCount)
+	binary.LittleEndian.PutUint32(b[8:], s.SlotBytes)
+	binary.LittleEndian.PutUint32(b[12:], s.ReplyBytes)
+	binary.LittleEndian.PutUint32(b[16:], s.SubmissionEntries)
+	binary.LittleEndian.PutUint32(b[20:], s.CompletionEntries)
+	binary.LittleEndian.PutUint64(b[24:], s.SubmissionsOffset)
+	binary.LittleEndian.PutUint64(b[32:], s.CompletionsOffset)
+	binary.LittleEndian.PutUint64(b[40:], s.SlotsOffset)
+	binary.LittleEndian.PutUint64(b[48:], s.RepliesOffset)
+}
+
+// LaneKindImage: slots of one image each.
+const LaneKindImage = 1
+
+// LaneKindPrompt: slots of request text and reply text.
+const LaneKindPrompt = 2
+
+// ServerStateServing: submissions are taken.
+const ServerStateServing = 0
+
+// ServerStateDraining: the server is stopping: what was submitted is answered, new work is refused.
+const ServerStateDraining = 1
+
+// SubmissionBytes is the size of Submission in memory.
+const SubmissionBytes = 64
+
+// SubmissionTurnAt is the offset of submission.turn.
+const SubmissionTurnAt = 0
+
+// SubmissionRequestIDAt is the offset of submission.request_id.
+const SubmissionRequestIDAt = 8
+
+// SubmissionDeadlineAt is the offset of submission.deadline.
+const SubmissionDeadlineAt = 16
+
+// SubmissionSlotAt is the offset of submission.slot.
+const SubmissionSlotAt = 24
+
+// SubmissionOpAt is the offset of submission.op.
+const SubmissionOpAt = 28
+
+// SubmissionFlagsAt is the offset of submission.flags.
+const SubmissionFlagsAt = 30
+
+// SubmissionLengthAt is the offset of submission.length.
+const SubmissionLengthAt = 32
+
+// SubmissionSubmittedAt is the offset of submission.submitted.
+const SubmissionSubmittedAt = 40
+
+// Submission is a private copy of the struct submission of layout.md.
+type Submission struct {
+	Turn      uint64
+	RequestID uint64
+	Deadline  uint64
+	Slot      uint32
+	Op        uint16
+	Flags     uint16
+	Length    uint32
+	Submitted uint64
+}
+
+// DecodeSubmission copies the fields out of b, which holds at least SubmissionBytes bytes.
+func DecodeSubmission(b []byte) Submission {
+	_ = b[SubmissionBytes-1]
+	return Submission{
+		Turn:      binary.LittleEndian.Uint64(b[0:]),
+		RequestID: binary.LittleEndian.Uint64(b[8:]),
+		Deadline:  binary.LittleEndian.Uint64(b[16:]),
+		Slot:      binary.LittleEndian.Uint32(b[24:]),
+		Op:        binary.LittleEndian.Uint16(b[28:]),
+		Flags:     binary.LittleEndian.Uint16(b[30:]),
+		Length:    binary.LittleEndian.Uint32(b[32:]),
+		Submitted: binary.LittleEndian.Uint64(b[40:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least SubmissionBytes bytes.
+func (s Submission) Encode(b []byte) {
+	_ = b[SubmissionBytes-1]
+	binary.LittleEndian.PutUint64(b[0:], s.Turn)
+	binary.LittleEndian.PutUint64(b[8:], s.RequestID)
+	binary.LittleEndian.PutUint64(b[16:], s.Deadline)
+	binary.LittleEndian.PutUint32(b[24:], s.Slot)
+	binary.LittleEndian.PutUint16(b[28:], s.Op)
+	binary.LittleEndian.PutUint16(b[30:], s.Flags)
+	binary.LittleEndian.PutUint32(b[32:], s.Length)
+	binary.LittleEndian.PutUint64(b[40:], s.Submitted)
+}
+
+// OpEcho: complete with the slot as it is and the checksum of its `length` bytes.
+const OpEcho = 1
+
+// OpClassify: run the classifier on the slot.
+const OpClassify = 2
+
+// SubmissionFlagWantScores: classify: write the score of every class to the reply.
+const SubmissionFlagWantScores = 1
+
+// CompletionBytes is the size of Completion in memory.
+const CompletionBytes = 64
+
+// CompletionTurnAt is the offset of completion.turn.
+const CompletionTurnAt = 0
+
+// CompletionRequestIDAt is the offset of completion.request_id.
+const CompletionRequestIDAt = 8
+
+// CompletionSlotAt is the offset of completion.slot.
+const CompletionSlotAt = 16
+
+// CompletionStatusAt is the offset of completion.status.
+const CompletionStatusAt = 20
+
+// CompletionFlagsAt is the offset of completion.flags.
+const CompletionFlagsAt = 22
+
+// CompletionLengthAt is the offset of completion.length.
+const CompletionLengthAt = 24
+
+// CompletionLabelAt is the offset of completion.label.
+const CompletionLabelAt = 28
+
+// CompletionScoreAt is the offset of completion.score.
+const CompletionScoreAt = 32
+
+// CompletionBatchAt is the offset of completion.batch.
+const CompletionBatchAt = 36
+
+// CompletionChecksumAt is the offset of completion.checksum.
+const CompletionChecksumAt = 40
+
+// CompletionQueueNSAt is the offset of completion.queue_ns.
+const CompletionQueueNSAt = 48
+
+// CompletionModelNSAt is the offset of completion.model_ns.
+const CompletionModelNSAt = 56
+
+// Completion is a private copy of the struct completion of layout.md.
+type Completion struct {
+	Turn      uint64
+	RequestID uint64
+	Slot      uint32
+	Status    uint16
+	Flags     uint16
+	Length    uint32
+	Label     uint32
+	Score     float32
+	Batch     uint32
+	Checksum  uint64
+	QueueNS   uint64
+	ModelNS   uint64
+}
+
+// DecodeCompletion copies the fields out of b, which holds at least CompletionBytes bytes.
+func DecodeCompletion(b []byte) Completion {
+	_ = b[CompletionBytes-1]
+	return Completion{
+		Turn:      binary.LittleEndian.Uint64(b[0:]),
+		RequestID: binary.LittleEndian.Uint64(b[8:]),
+		Slot:      binary.LittleEndian.Uint32(b[16:]),
+		Status:    binary.LittleEndian.Uint16(b[20:]),
+		Flags:     binary.LittleEndian.Uint16(b[22:]),
+		Length:    binary.LittleEndian.Uint32(b[24:]),
+		Label:     binary.LittleEndian.Uint32(b[28:]),
+		Score:     math.Float32frombits(binary.LittleEndian.Uint32(b[32:])),
+		Batch:     binary.LittleEndian.Uint32(b[36:]),
+		Checksum:  binary.LittleEndian.Uint64(b[40:]),
+		QueueNS:   binary.LittleEndian.Uint64(b[48:]),
+		ModelNS:   binary.LittleEndian.Uint64(b[56:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least CompletionBytes bytes.
+func (s Completion) Encode(b []byte) {
+	_ = b[CompletionBytes-1]
+	binary.LittleEndian.PutUint64(b[0:], s.Turn)
+	binary.LittleEndian.PutUint64(b[8:], s.RequestID)
+	binary.LittleEndian.PutUint32(b[16:], s.Slot)
+	binary.LittleEndian.PutUint16(b[20:], s.Status)
+	binary.LittleEndian.PutUint16(b[22:], s.Flags)
+	binary.LittleEndian.PutUint32(b[24:], s.Length)
+	binary.LittleEndian.PutUint32(b[28:], s.Label)
+	binary.LittleEndian.PutUint32(b[32:], math.Float32bits(s.Score))
+	binary.LittleEndian.PutUint32(b[36:], s.Batch)
+	binary.LittleEndian.PutUint64(b[40:], s.Checksum)
+	binary.LittleEndian.PutUint64(b[48:], s.QueueNS)
+	binary.LittleEndian.PutUint64(b[56:], s.ModelNS)
+}
+
+// StatusOK: done; the reply holds `length` bytes: `classes` x f32 where scores were asked for, else none.
+const StatusOK = 0
+
+// StatusDeadlineExceeded: the deadline had passed when the server took the submission; nothing was run.
+const StatusDeadlineExceeded = 1
+
+// StatusDraining: the server is stopping; nothing was run.
+const StatusDraining = 2
+
+// StatusModelError: the model raised; the reply holds `length` bytes of UTF-8 that say why.
+const StatusModelError = 3
+
+// FrameBytes is the size of Frame in memory.
+const FrameBytes = 16
+
+// FrameMagicAt is the offset of frame.magic.
+const FrameMagicAt = 0
+
+// FrameKindAt is the offset of frame.kind.
+const FrameKindAt = 4
+
+// FrameBodyBytesAt is the offset of frame.body_bytes.
+const FrameBodyBytesAt = 8
+
+// Frame is a private copy of the struct frame of layout.md.
+type Frame struct {
+	Magic     uint32
+	Kind      uint16
+	BodyBytes uint32
+}
+
+// DecodeFrame copies the fields out of b, which holds at least FrameBytes bytes.
+func DecodeFrame(b []byte) Frame {
+	_ = b[FrameBytes-1]
+	return Frame{
+		Magic:     binary.LittleEndian.Uint32(b[0:]),
+		Kind:      binary.LittleEndian.Uint16(b[4:]),
+		BodyBytes: binary.LittleEndian.Uint32(b[8:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least FrameBytes bytes.
+func (s Frame) Encode(b []byte) {
+	_ = b[FrameBytes-1]
+	binary.LittleEndian.PutUint32(b[0:], s.Magic)
+	binary.LittleEndian.PutUint16(b[4:], s.Kind)
+	binary.LittleEndian.PutUint32(b[8:], s.BodyBytes)
+}
+
+// FrameKindHello: client to server, first.
+const FrameKindHello = 1
+
+// FrameKindWelcome: server to client, with one descriptor.
+const FrameKindWelcome = 2
+
+// FrameKindRefusal: server to client instead of a welcome.
+const FrameKindRefusal = 3
+
+// FrameKindGoodbye: server to client, last.
+const FrameKindGoodbye = 4
+
+// HelloBytes is the size of Hello in memory.
+const HelloBytes = 32
+
+// HelloLayoutMajorAt is the offset of hello.layout_major.
+const HelloLayoutMajorAt = 0
+
+// HelloLayoutMinorAt is the offset of hello.layout_minor.
+const HelloLayoutMinorAt = 2
+
+// HelloLaneCountAt is the offset of hello.lane_count.
+const HelloLaneCountAt = 4
+
+// HelloFeaturesKnownAt is the offset of hello.features_known.
+const HelloFeaturesKnownAt = 8
+
+// HelloFeaturesNeededAt is the offset of hello.features_needed.
+const HelloFeaturesNeededAt = 16
+
+// Hello is a private copy of the struct hello of layout.md.
+type Hello struct {
+	LayoutMajor    uint16
+	LayoutMinor    uint16
+	LaneCount      uint32
+	FeaturesKnown  uint64
+	FeaturesNeeded uint64
+}
+
+// DecodeHello copies the fields out of b, which holds at least HelloBytes bytes.
+func DecodeHello(b []byte) Hello {
+	_ = b[HelloBytes-1]
+	return Hello{
+		LayoutMajor:    binary.LittleEndian.Uint16(b[0:]),
+		LayoutMinor:    binary.LittleEndian.Uint16(b[2:]),
+		LaneCount:      binary.LittleEndian.Uint32(b[4:]),
+		FeaturesKnown:  binary.LittleEndian.Uint64(b[8:]),
+		FeaturesNeeded: binary.LittleEndian.Uint64(b[16:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least HelloBytes bytes.
+func (s Hello) Encode(b []byte) {
+	_ = b[HelloBytes-1]
+	binary.LittleEndian.PutUint16(b[0:], s.LayoutMajor)
+	binary.LittleEndian.PutUint16(b[2:], s.LayoutMinor)
+	binary.LittleEndian.PutUint32(b[4:], s.LaneCount)
+	binary.LittleEndian.PutUint64(b[8:], s.FeaturesKnown)
+	binary.LittleEndian.PutUint64(b[16:], s.FeaturesNeeded)
+}
+
+// LaneRequestBytes is the size of LaneRequest in memory.
+const LaneRequestBytes = 16
+
+// LaneRequestKindAt is the offset of lane_request.kind.
+const LaneRequestKindAt = 0
+
+// LaneRequestSlotCountAt is the offset of lane_request.slot_count.
+const LaneRequestSlotCountAt = 4
+
+// LaneRequest is a private copy of the struct lane_request of layout.md.
+type LaneRequest struct {
+	Kind      uint32
+	SlotCount uint32
+}
+
+// DecodeLaneRequest copies the fields out of b, which holds at least LaneRequestBytes bytes.
+func DecodeLaneRequest(b []byte) LaneRequest {
+	_ = b[LaneRequestBytes-1]
+	return LaneRequest{
+		Kind:      binary.LittleEndian.Uint32(b[0:]),
+		SlotCount: binary.LittleEndian.Uint32(b[4:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least LaneRequestBytes bytes.
+func (s LaneRequest) Encode(b []byte) {
+	_ = b[LaneRequestBytes-1]
+	binary.LittleEndian.PutUint32(b[0:], s.Kind)
+	binary.LittleEndian.PutUint32(b[4:], s.SlotCount)
+}
+
+// WelcomeBytes is the size of Welcome in memory.
+const WelcomeBytes = 40
+
+// WelcomeLayoutMajorAt is the offset of welcome.layout_major.
+const WelcomeLayoutMajorAt = 0
+
+// WelcomeLayoutMinorAt is the offset of welcome.layout_minor.
+const WelcomeLayoutMinorAt = 2
+
+// WelcomeMetadataBytesAt is the offset of welcome.metadata_bytes.
+const WelcomeMetadataBytesAt = 4
+
+// WelcomeSegmentBytesAt is the offset of welcome.segment_bytes.
+const WelcomeSegmentBytesAt = 8
+
+// WelcomeEpochAt is the offset of welcome.epoch.
+const WelcomeEpochAt = 16
+
+// WelcomeFeaturesAt is the offset of welcome.features.
+const WelcomeFeaturesAt = 24
+
+// Welcome is a private copy of the struct welcome of layout.md.
+type Welcome struct {
+	LayoutMajor   uint16
+	LayoutMinor   uint16
+	MetadataBytes uint32
+	SegmentBytes  uint64
+	Epoch         uint64
+	Features      uint64
+}
+
+// DecodeWelcome copies the fields out of b, which holds at least WelcomeBytes bytes.
+func DecodeWelcome(b []byte) Welcome {
+	_ = b[WelcomeBytes-1]
+	return Welcome{
+		LayoutMajor:   binary.LittleEndian.Uint16(b[0:]),
+		LayoutMinor:   binary.LittleEndian.Uint16(b[2:]),
+		MetadataBytes: binary.LittleEndian.Uint32(b[4:]),
+		SegmentBytes:  binary.LittleEndian.Uint64(b[8:]),
+		Epoch:         binary.LittleEndian.Uint64(b[16:]),
+		Features:      binary.LittleEndian.Uint64(b[24:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least WelcomeBytes bytes.
+func (s Welcome) Encode(b []byte) {
+	_ = b[WelcomeBytes-1]
+	binary.LittleEndian.PutUint16(b[0:], s.LayoutMajor)
+	binary.LittleEndian.PutUint16(b[2:], s.LayoutMinor)
+	binary.LittleEndian.PutUint32(b[4:], s.MetadataBytes)
+	binary.LittleEndian.PutUint64(b[8:], s.SegmentBytes)
+	binary.LittleEndian.PutUint64(b[16:], s.Epoch)
+	binary.LittleEndian.PutUint64(b[24:], s.Features)
+}
+
+// ReasonBodyBytes is the size of ReasonBody in memory.
+const ReasonBodyBytes = 8
+
+// ReasonBodyReasonAt is the offset of reason_body.reason.
+const ReasonBodyReasonAt = 0
+
+// ReasonBodyMessageBytesAt is the offset of reason_body.message_bytes.
+const ReasonBodyMessageBytesAt = 4
+
+// ReasonBody is a private copy of the struct reason_body of layout.md.
+type ReasonBody struct {
+	Reason       uint16
+	MessageBytes uint32
+}
+
+// DecodeReasonBody copies the fields out of b, which holds at least ReasonBodyBytes bytes.
+func DecodeReasonBody(b []byte) ReasonBody {
+	_ = b[ReasonBodyBytes-1]
+	return ReasonBody{
+		Reason:       binary.LittleEndian.Uint16(b[0:]),
+		MessageBytes: binary.LittleEndian.Uint32(b[4:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least ReasonBodyBytes bytes.
+func (s ReasonBody) Encode(b []byte) {
+	_ = b[ReasonBodyBytes-1]
+	binary.LittleEndian.PutUint16(b[0:], s.Reason)
+	binary.LittleEndian.PutUint32(b[4:], s.MessageBytes)
+}
+
+// ReasonVersion: the layout majors differ.
+const ReasonVersion = 1
+
+// ReasonFeatures: one side needs a feature that the other lacks.
+const ReasonFeatures = 2
+
+// ReasonMalformed: the hello breaks a rule of this page.
+const ReasonMalformed = 3
+
+// ReasonLaneUnavailable: the server does not offer that kind of lane.
+const ReasonLaneUnavailable = 4
+
+// ReasonNoMemory: the segment could not be allotted, /dev/shm is too small.
+const ReasonNoMemory = 5
+
+// ReasonTooManySessions: the server's limit is reached.
+const ReasonTooManySessions = 6
+
+// ReasonForbidden: the peer's user may not connect.
+const ReasonForbidden = 7
+
+// ReasonDraining: the server is stopping.
+const ReasonDraining = 8
+
+// ReasonProtocol: the client broke the protocol; the message says how.
+const ReasonProtocol = 9
+
+// ReasonInternal: the server failed; its log says why.
+const ReasonInternal = 10
