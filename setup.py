@@ -1,0 +1,25 @@
+"""The one thing that pyproject.toml cannot say yet: the C core, built against the stable ABI of Python 3.11."""
+
+import os
+
+from setuptools import Extension, setup
+
+# SHM_SANITIZE=address,undefined builds the core for the sanitizer tests (tests/native).
+sanitize = os.environ.get("SHM_SANITIZE")
+flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
+if sanitize:
+    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+
+setup(
+    ext_modules=[
+        Extension(
+            "shm_server._core",
+            ["shm_server/native/core.c"],
+            depends=["shm_server/native/ring.h", "shm_server/native/layout.h"],
+            extra_compile_args=flags,
+            extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
+            py_limited_api=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

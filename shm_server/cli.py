@@ -1,0 +1,130 @@
+"""The command `shm-server`."""
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+
+from . import __version__, listener, models, server, train
+from .dispatch import buckets
+
+log = logging.getLogger(__name__)
+
+
+def spin(text: str) -> float:
+    if text == "forever":
+        return float("inf")
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text}: microseconds from 0, or `forever`")
+    return value
+
+
+def power_of_two(text: str) -> int:
+    value = int(text)
+    if value < 1 or value & (value - 1):
+        raise argparse.ArgumentTypeError(f"{text} is not a power of two")
+    return value
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="shm-server", description="Serve Python models through shared memory.")
+    top.add_argument("--version", action="version", version=f"shm-server {__version__}")
+    top.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    show = argparse.ArgumentDefaultsHelpFormatter
+    serve = commands.add_parser("serve", help="serve a model until SIGTERM or SIGINT", formatter_class=show)
+    add = serve.add_argument
+    add("--socket", default=listener.DEFAULT_SOCKET, metavar="PATH", help="Unix socket to listen on")
+    add(
+        "--engine", choices=(*models.ENGINES, "none"), default="tensorflow", help="what runs the model; none: echo only"
+    )
+    add("--model", metavar="FILE", help="a .keras file; without it the bundled CIFAR-10 network")
+    add("--model-threads", type=positive, default=1, metavar="N", help="threads that the model may use")
+    add(
+        "--max-batch",
+        type=power_of_two,
+        default=server.DEFAULT_MAX_BATCH,
+        metavar="N",
+        help="images run at once at most",
+    )
+    add("--slots", type=positive, default=server.DEFAULT_SLOTS, metavar="N", help="slots of a session by default")
+    add("--max-sessions", type=positive, default=server.DEFAULT_MAX_SESSIONS, metavar="N", help="clients at a time")
+    add("--spin", type=spin, default=server.DEFAULT_SPIN_US, metavar="US",
+        help="microseconds to look for work before sleeping; 0 or `forever`")  # fmt: skip
+    add("--cpu", type=int, metavar="CPU", help="pin the thread that serves requests to this core")
+    add("--allow-other-users", action="store_true", help="let processes of other users connect")
+    add("--metrics", type=positive, metavar="PORT", help="Prometheus metrics on 127.0.0.1:PORT")
+    serve.set_defaults(run=run_serve)
+
+    trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=show)
+    train.add_arguments(trainer)
+    trainer.set_defaults(run=train.run)
+    return top
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    if args.cpu is not None and args.cpu not in os.sched_getaffinity(0):
+        raise ValueError(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
+    # The socket first: a path in use is said before the model is loaded. Until it listens, clients are refused.
+    listening = listener.Listener(args.socket, other_users=args.allow_other_users)
+    classifier = None
+    if args.engine != "none":
+        begun = time.perf_counter()
+        log.info("loading %s with %s", args.model or "the bundled model", args.engine)
+        classifier = models.load_classifier(args.engine, args.model, threads=args.model_threads)
+        models.warm_up(classifier, buckets(args.max_batch))
+        log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
+    serving = server.Server(
+        classifier,
+        listening,
+        spin_us=args.spin,
+        max_batch=args.max_batch,
+        slots=args.slots,
+        max_sessions=args.max_sessions,
+        allow_other_users=args.allow_other_users,
+        cpu=args.cpu,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: serving.stop())
+    if args.metrics:
+        from . import metrics
+
+        metrics.export(serving, args.metrics)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
+    # The control thread shares the GIL with the data thread; hand it over after 0.1 ms, not after 5.
+    sys.setswitchinterval(1e-4)
+    log.info("listening on %s", args.socket)
+    serving.run()
+    log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in serving.counters().items() if value))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        return args.run(args)
+    except (models.ModelError, listener.SocketInUse, ValueError, OSError) as error:
+        print(f"shm-server {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

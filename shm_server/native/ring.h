@@ -1,0 +1,363 @@
+/* The server's side of one lane: consume submissions, produce completions, park and ring.
+ *
+ * Pure C11, no Python: the sanitizer programs under tests/native include it as it is. All pointer
+ * arithmetic on the segment is in this file. Every word that the client can write is loaded once,
+ * into private memory, and checked there.
+ *
+ * Positions, geometry and the in-flight table are private; the segment is never asked for them again.
+ */
+#ifndef SHM_RING_H
+#define SHM_RING_H
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "layout.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little-endian");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "the segment needs lock-free atomics");
+
+/* The counters that explain a latency; `ring_counter_names` is in the same order. */
+enum ring_counter {
+    RING_ECHOES, RING_CLASSIFICATIONS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
+    RING_BELLS_SENT, RING_BELLS_SUPPRESSED, RING_BELLS_PENDING, RING_QUEUE_NS, RING_MODEL_NS,
+    RING_COUNTERS
+};
+
+static const char *const ring_counter_names[RING_COUNTERS] = {
+    "echoes", "classifications", "batches", "expired", "refused", "model_errors",
+    "bells_sent", "bells_suppressed", "bells_pending", "queue_ns", "model_ns",
+};
+
+struct ring_lane {
+    uint8_t *base;                 /* the mapping; the lane's owner keeps it alive */
+    struct shm_lane at;            /* private copy of the lane table entry, checked by ring_open */
+    uint64_t head, tail;           /* next submission to consume, next completion to produce */
+    uint8_t *in_flight;            /* [slot_count] 1 from consumption to completion */
+    struct shm_submission *batch;  /* [slot_count] what the last ring_drain took */
+    uint32_t count;                /* of `batch`; 0 = nothing taken */
+    uint32_t lowest, highest;      /* slots of the batch */
+    uint32_t op;                   /* of the whole batch; 0 with a fault */
+    bool draining;                 /* refuse new work instead of taking it */
+    int doorbell;                  /* socket to the client, or -1 */
+    uint64_t taken_ns;             /* when `batch` was taken, CLOCK_MONOTONIC */
+    uint64_t counters[RING_COUNTERS];
+    char fault[96];                /* how the client broke the protocol, or empty */
+};
+
+static inline uint64_t ring_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline void ring_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory"); /* `yield` is a no-op on most cores, isb waits a few cycles */
+#endif
+}
+
+static inline _Atomic uint32_t *ring_flag(const struct ring_lane *lane, uint32_t offset)
+{
+    return (_Atomic uint32_t *)(void *)(lane->base + offset);
+}
+
+static inline uint8_t *ring_slot(const struct ring_lane *lane, uint32_t slot)
+{
+    return lane->base + lane->at.slots_offset + (uint64_t)slot * lane->at.slot_bytes;
+}
+
+static inline uint8_t *ring_reply(const struct ring_lane *lane, uint32_t slot)
+{
+    return lane->base + lane->at.replies_offset + (uint64_t)slot * lane->at.reply_bytes;
+}
+
+static inline uint8_t *ring_entry(const struct ring_lane *lane, uint64_t ring, uint32_t entries, uint64_t position)
+{
+    return lane->base + ring + (position & (entries - 1)) * SHM_ENTRY_BYTES;
+}
+
+/* The turn of a published entry at `position`; before it is published the entry holds position / entries. */
+static inline uint64_t ring_turn(uint64_t position, uint32_t entries)
+{
+    return (position + entries) / entries; /* wraps at 2^64, as layout.md says */
+}
+
+static inline bool ring_area_fits(uint64_t offset, uint64_t count, uint64_t bytes, uint64_t size)
+{
+    return offset % SHM_PAGE_BYTES == 0 && offset >= SHM_PAGE_BYTES && offset <= size && count * bytes <= size - offset;
+}
+
+/* Copy lane `index` out of the header and check it. False: the header is not one that a server may serve. */
+static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t size, uint32_t index, int doorbell)
+{
+    memset(lane, 0, sizeof *lane);
+    if (size < SHM_PAGE_BYTES || index >= SHM_MAX_LANES || (uintptr_t)base % SHM_PAGE_BYTES)
+        return false;
+    struct shm_lane at;
+    memcpy(&at, base + SHM_HEADER_LANES + index * sizeof at, sizeof at);
+    bool powers = at.submission_entries && at.completion_entries &&
+                  !(at.submission_entries & (at.submission_entries - 1)) &&
+                  !(at.completion_entries & (at.completion_entries - 1));
+    if (!powers || at.slot_count == 0 || at.slot_count > SHM_MAX_SLOTS || at.submission_entries < at.slot_count ||
+        at.completion_entries < at.slot_count || at.slot_bytes == 0 || at.slot_bytes % 64 ||
+        at.reply_bytes % SHM_LINE_BYTES ||
+        !ring_area_fits(at.submissions_offset, at.submission_entries, SHM_ENTRY_BYTES, size) ||
+        !ring_area_fits(at.completions_offset, at.completion_entries, SHM_ENTRY_BYTES, size) ||
+        !ring_area_fits(at.slots_offset, at.slot_count, at.slot_bytes, size) ||
+        !ring_area_fits(at.replies_offset, at.slot_count, at.reply_bytes, size))
+        return false;
+    lane->base = base;
+    lane->at = at;
+    lane->doorbell = doorbell;
+    return true;
+}
+
+/* What the entry at the head holds: 0 nothing yet, 1 a submission, -1 a turn that no correct client writes.
+ * The acquire pairs with the client's release store of `turn`: with the new turn we see the entry and the slot. */
+static inline int ring_peek(const struct ring_lane *lane)
+{
+    const uint8_t *entry = ring_entry(lane, lane->at.submissions_offset, lane->at.submission_entries, lane->head);
+    uint64_t turn = atomic_load_explicit((const _Atomic uint64_t *)(const void *)entry, memory_order_acquire);
+    if (turn == ring_turn(lane->head, lane->at.submission_entries))
+        return 1;
+    return turn == lane->head / lane->at.submission_entries ? 0 : -1;
+}
+
+/* Copy the published entry at the head to private memory, each word loaded once. A hostile client may be
+ * writing it meanwhile: then the copy is some mixture, and is checked like any other. */
+static inline struct shm_submission ring_copy(const struct ring_lane *lane)
+{
+    const uint8_t *entry = ring_entry(lane, lane->at.submissions_offset, lane->at.submission_entries, lane->head);
+    uint64_t words[SHM_ENTRY_BYTES / 8];
+    for (size_t i = 0; i < SHM_ENTRY_BYTES / 8; i++)
+        words[i] = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(entry + 8 * i), memory_order_relaxed);
+    struct shm_submission copy;
+    memcpy(&copy, words, sizeof copy);
+    return copy;
+}
+
+static inline bool ring_check(struct ring_lane *lane, const struct shm_submission *s)
+{
+    const char *what = NULL;
+    unsigned long long value = 0;
+    if (s->slot >= lane->at.slot_count)
+        what = "slot out of range", value = s->slot;
+    else if (lane->in_flight[s->slot])
+        what = "slot already in flight", value = s->slot;
+    else if (lane->at.kind != SHM_LANE_KIND_IMAGE || (s->op != SHM_OP_ECHO && s->op != SHM_OP_CLASSIFY))
+        what = "unknown op", value = s->op;
+    else if (s->flags & ~(s->op == SHM_OP_CLASSIFY ? SHM_SUBMISSION_FLAG_WANT_SCORES : 0u))
+        what = "unknown flags", value = s->flags;
+    else if (s->length != lane->at.slot_bytes)
+        what = "wrong length", value = s->length;
+    if (what)
+        snprintf(lane->fault, sizeof lane->fault, "submission %llu: %s: %llu", (unsigned long long)lane->head, what, value);
+    return !what;
+}
+
+/* Write a completion and release it. The release store of `turn` pairs with the client's acquire load of it: a
+ * client that sees the turn sees the fields and the reply's bytes. There is always room, see layout.md, "Rings". */
+static inline void ring_publish(struct ring_lane *lane, struct shm_completion done)
+{
+    uint8_t *entry = ring_entry(lane, lane->at.completions_offset, lane->at.completion_entries, lane->tail);
+    uint64_t words[SHM_ENTRY_BYTES / 8];
+    memcpy(words, &done, sizeof words);
+    for (size_t i = 1; i < SHM_ENTRY_BYTES / 8; i++)
+        atomic_store_explicit((_Atomic uint64_t *)(void *)(entry + 8 * i), words[i], memory_order_relaxed);
+    lane->in_flight[done.slot] = 0;
+    atomic_store_explicit((_Atomic uint64_t *)(void *)entry, ring_turn(lane->tail, lane->at.completion_entries),
+                          memory_order_release);
+    lane->tail++;
+}
+
+/* Wake the client if it sleeps. Called after ring_publish.
+ * The fence stands between our release of `turn` and the load of `client_parked`, against the client's store of
+ * `client_parked` and its last look at the ring (a fence between them too). Without it our load may pass our
+ * store: we see 0, the client sees no entry, and it sleeps on a completion that is there. */
+static inline void ring_bell(struct ring_lane *lane)
+{
+    _Atomic uint32_t *parked = ring_flag(lane, SHM_HEADER_CLIENT_PARKED);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load_explicit(parked, memory_order_seq_cst) ||
+        !atomic_exchange_explicit(parked, 0, memory_order_seq_cst)) {
+        lane->counters[RING_BELLS_SUPPRESSED]++;
+        return;
+    }
+    const uint8_t bell = SHM_BELL;
+    ssize_t sent = lane->doorbell < 0 ? 1 : send(lane->doorbell, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* EAGAIN: the socket is full of bells already. Any other error is a client that went away, which the
+     * control thread learns from the same socket; there is nobody left to wake. */
+    lane->counters[sent == 1 ? RING_BELLS_SENT : RING_BELLS_PENDING]++;
+}
+
+static inline struct shm_completion ring_answer(const struct shm_submission *s, uint16_t status)
+{
+    return (struct shm_completion){.request_id = s->request_id, .slot = s->slot, .status = status};
+}
+
+/* Take up to `limit` submissions of one operation, in order. What must not run is answered here: past
+ * deadlines, and everything while draining. Returns how many there are to run; 0 with `fault` set means that the
+ * client broke the protocol, and the lane must not be used again. */
+static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
+{
+    lane->count = lane->op = 0;
+    if (lane->fault[0])
+        return 0;
+    int peek = ring_peek(lane);
+    if (peek == 0)
+        return 0;
+    uint64_t now = lane->taken_ns = ring_now();
+    bool answered = false;
+    uint32_t lowest = UINT32_MAX, highest = 0;
+    /* `seen` bounds the loop also when all is answered here: a client must not keep us by resubmitting */
+    for (uint32_t seen = 0; peek > 0 && seen < limit; seen++, peek = ring_peek(lane)) {
+        struct shm_submission s = ring_copy(lane);
+        if (lane->count && s.op != lane->op)
+            break; /* the next batch copies and checks it anew */
+        if (!ring_check(lane, &s))
+            break;
+        lane->in_flight[s.slot] = 1;
+        lane->head++;
+        bool expired = s.deadline && s.deadline <= now;
+        if (expired || lane->draining) {
+            lane->counters[expired ? RING_EXPIRED : RING_REFUSED]++;
+            ring_publish(lane, ring_answer(&s, expired ? SHM_STATUS_DEADLINE_EXCEEDED : SHM_STATUS_DRAINING));
+            answered = true;
+            continue;
+        }
+        /* the client's clock is ours, but its word is not: a stamp from the future counts as not measured */
+        s.submitted = s.submitted && s.submitted < now ? now - s.submitted : 0;
+        lane->counters[RING_QUEUE_NS] += s.submitted;
+        lane->op = s.op;
+        lane->batch[lane->count++] = s;
+        lowest = s.slot < lowest ? s.slot : lowest;
+        highest = s.slot > highest ? s.slot : highest;
+    }
+    if (peek < 0 && !lane->fault[0])
+        snprintf(lane->fault, sizeof lane->fault, "submission %llu: turn neither old nor new",
+                 (unsigned long long)lane->head);
+    if (answered)
+        ring_bell(lane);
+    lane->lowest = lowest;
+    lane->highest = highest;
+    if (lane->fault[0])
+        lane->count = lane->op = 0;
+    return lane->count;
+}
+
+/* Are the batch's slots neighbours, in whatever order they were submitted? */
+static inline bool ring_contiguous(const struct ring_lane *lane)
+{
+    return lane->count && lane->highest - lane->lowest + 1 == lane->count; /* no slot is in a batch twice */
+}
+
+static inline uint64_t ring_rotate(uint64_t value, unsigned bits)
+{
+    return value << bits | value >> (64 - bits);
+}
+
+/* Fletcher's two sums over 64-bit words, layout.md "Checksum". The bytes may change under a hostile client's
+ * hand; then its own checksum is wrong. */
+static inline uint64_t ring_checksum(const uint8_t *bytes, size_t length)
+{
+    uint64_t a = 0, b = 0, word;
+    size_t whole = length / 8 * 8;
+    for (size_t i = 0; i < whole; i += 8) {
+        memcpy(&word, bytes + i, 8);
+        a += word;
+        b += a;
+    }
+    if (whole < length) {
+        word = 0;
+        memcpy(&word, bytes + whole, length - whole);
+        a += word;
+        b += a;
+    }
+    return a ^ ring_rotate(b, 32);
+}
+
+/* Ask the client to submit no more. The release pairs with the client's acquire load of `server_state` before it
+ * claims a slot. A client that does not look is answered `draining`, once `lane->draining` is set too. */
+static inline void ring_announce_draining(struct ring_lane *lane)
+{
+    atomic_store_explicit(ring_flag(lane, SHM_HEADER_SERVER_STATE), SHM_SERVER_STATE_DRAINING, memory_order_release);
+}
+
+/* Give back the batch: forget it and wake the client. */
+static inline void ring_finish(struct ring_lane *lane, uint64_t model_ns)
+{
+    lane->counters[RING_BATCHES]++;
+    lane->counters[RING_MODEL_NS] += model_ns;
+    lane->count = lane->op = 0;
+    ring_bell(lane);
+}
+
+/* Complete an echo batch: read every byte of every slot, answer with the checksum. */
+static inline void ring_complete_echo(struct ring_lane *lane)
+{
+    lane->counters[RING_ECHOES] += lane->count;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        const struct shm_submission *s = &lane->batch[i];
+        struct shm_completion done = ring_answer(s, SHM_STATUS_OK);
+        done.batch = lane->count;
+        done.queue_ns = s->submitted;
+        done.checksum = ring_checksum(ring_slot(lane, s->slot), s->length);
+        ring_publish(lane, done);
+    }
+    ring_finish(lane, 0);
+}
+
+/* Complete a classify batch. `scores` has `classes` columns; entry i's row is first + (by_slot ? slot - lowest : i).
+ * `batch` is how many images the model ran together, of all sessions. */
+static inline void ring_complete_scores(struct ring_lane *lane, const float *scores, uint32_t classes, uint32_t first,
+                                        bool by_slot, uint32_t batch)
+{
+    uint64_t model_ns = ring_now() - lane->taken_ns;
+    lane->counters[RING_CLASSIFICATIONS] += lane->count;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        const struct shm_submission *s = &lane->batch[i];
+        const float *row = scores + (size_t)(first + (by_slot ? s->slot - lane->lowest : i)) * classes;
+        struct shm_completion done = ring_answer(s, SHM_STATUS_OK);
+        for (uint32_t c = 1; c < classes; c++)
+            if (row[c] > row[done.label])
+                done.label = c;
+        done.score = row[done.label];
+        done.batch = batch;
+        done.queue_ns = s->submitted;
+        done.model_ns = model_ns;
+        if (s->flags & SHM_SUBMISSION_FLAG_WANT_SCORES) {
+            done.length = classes * (uint32_t)sizeof(float);
+            memcpy(ring_reply(lane, s->slot), row, done.length);
+        }
+        ring_publish(lane, done);
+    }
+    ring_finish(lane, model_ns);
+}
+
+/* Complete a batch whose model raised: the same message for each, cut to the reply by the caller. */
+static inline void ring_complete_error(struct ring_lane *lane, const char *message, uint32_t length)
+{
+    lane->counters[RING_MODEL_ERRORS] += lane->count;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        const struct shm_submission *s = &lane->batch[i];
+        struct shm_completion done = ring_answer(s, SHM_STATUS_MODEL_ERROR);
+        done.batch = lane->count;
+        done.queue_ns = s->submitted;
+        done.length = length;
+        memcpy(ring_reply(lane, s->slot), message, length);
+        ring_publish(lane, done);
+    }
+    ring_finish(lane, 0);
+}
+
+#endif

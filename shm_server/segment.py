@@ -1,0 +1,122 @@
+"""One client's shared memory: laid out, allotted, filled and nameless before the client hears of it."""
+
+import fcntl
+import mmap
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import posix_ipc
+
+from . import layout
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+@dataclass(frozen=True)
+class LaneSpec:
+    """What a lane is to be: see "Lane table entry" in layout.md."""
+
+    kind: layout.LaneKind
+    slot_count: int
+    slot_bytes: int
+    reply_bytes: int
+
+    @property
+    def ring_entries(self) -> int:
+        """Entries of either ring: the next power of two, so that a position is masked, not divided."""
+        return 1 << (self.slot_count - 1).bit_length()
+
+
+def pages(size: int) -> int:
+    """`size` in bytes, rounded up to whole pages."""
+    return -(-size // layout.PAGE_BYTES) * layout.PAGE_BYTES
+
+
+def plan(specs: Sequence[LaneSpec]) -> tuple[np.ndarray, int]:
+    """Lay the lanes out one after the other: the lane table, (n,) of `layout.lane`, and the segment's size in bytes."""
+    table = np.zeros(len(specs), layout.lane)
+    end = layout.PAGE_BYTES
+    for row, spec in zip(table, specs, strict=True):
+        row["kind"], row["slot_count"] = spec.kind, spec.slot_count
+        row["slot_bytes"], row["reply_bytes"] = spec.slot_bytes, spec.reply_bytes
+        row["submission_entries"] = row["completion_entries"] = spec.ring_entries
+        for field, size in (
+            ("submissions_offset", spec.ring_entries * layout.ENTRY_BYTES),
+            ("completions_offset", spec.ring_entries * layout.ENTRY_BYTES),
+            ("slots_offset", spec.slot_count * spec.slot_bytes),
+            ("replies_offset", spec.slot_count * spec.reply_bytes),
+        ):
+            row[field] = end
+            end += pages(size)
+    return table, end
+
+
+def write_header(memory, table: np.ndarray, size: int, epoch: int) -> None:
+    """Fill the header page of `memory`, a zeroed writable buffer of `size` bytes."""
+    header = np.frombuffer(memory, layout.header, 1)[0]
+    header["layout_major"], header["layout_minor"] = layout.LAYOUT_MAJOR, layout.LAYOUT_MINOR
+    header["header_bytes"], header["segment_bytes"] = layout.PAGE_BYTES, size
+    header["epoch"], header["lane_count"] = epoch, len(table)
+    np.frombuffer(memory, layout.lane, len(table), layout.LANES_OFFSET)[:] = table
+    header["magic"] = layout.SEGMENT_MAGIC
+
+
+def allot(size: int, sealed: bool) -> int:
+    """A descriptor of `size` zeroed bytes of shared memory that no name leads to.
+
+    Every page is allotted here, so that a full /dev/shm is an OSError now and not a SIGBUS at some later store.
+    With `sealed` it is a memfd that no peer can shrink or grow; otherwise POSIX shared memory, unlinked at once.
+    """
+    if sealed:
+        fd = os.memfd_create("shm-server", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        name = f"/shm-server-{os.getpid()}-{secrets.token_hex(8)}"
+        fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd
+        posix_ipc.unlink_shared_memory(name)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        if sealed:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Segment:
+    """A mapped segment. `fd` is for the client and is closed by `close_fd`; the mapping stays until `close`."""
+
+    def __init__(self, specs: Sequence[LaneSpec], *, sealed: bool = False) -> None:
+        self.table, self.size = plan(specs)
+        if self.size > layout.MAX_SEGMENT_BYTES:
+            raise ValueError(f"a segment of {self.size} bytes; the layout allows {layout.MAX_SEGMENT_BYTES}")
+        self.epoch = secrets.randbits(64) or 1
+        self.fd = allot(self.size, sealed)
+        try:
+            # populated: no request pays for a page fault
+            self.memory = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except BaseException:
+            self.close_fd()
+            raise
+        write_header(self.memory, self.table, self.size, self.epoch)
+
+    def images(self, lane: int) -> np.ndarray:
+        """The slots of image lane `lane` in place: uint8 (slot_count, 3, 32, 32). Drop it before `close`."""
+        row = self.table[lane]
+        count = int(row["slot_count"])
+        flat = np.frombuffer(self.memory, np.uint8, count * layout.IMAGE_BYTES, int(row["slots_offset"]))
+        return flat.reshape(count, 3, 32, 32)
+
+    def close_fd(self) -> None:
+        """Close the descriptor: the client has its own by now."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def close(self) -> None:
+        """Unmap. BufferError when a view is still alive: it would dangle."""
+        self.close_fd()
+        self.memory.close()
