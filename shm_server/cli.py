@@ -106,8 +106,9 @@ def run_serve(args: argparse.Namespace) -> int:
     gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
     # The control thread shares the GIL with the data thread; hand it over after 0.1 ms, not after 5.
     sys.setswitchinterval(1e-4)
-    log.info("listening on %s", args.socket)
     serving.run()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # we are going: a second one must not change how we exit
     log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in serving.counters().items() if value))
     return 0
 

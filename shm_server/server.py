@@ -88,6 +88,7 @@ class Server:
         data.start()
         self._listener.listen()
         self._epoll.register(self._listener.socket, select.EPOLLIN)
+        log.info("listening on %s", self._listener.path)
         try:
             while not self._stop_asked:
                 self._turn(timeout=1.0 if self._greeting else -1)
@@ -98,6 +99,7 @@ class Server:
             data.join()
             self._reap(Reason.DRAINING, "the server is stopping")
             for sock, _, _ in self._greeting.values():
+                doorbell.send_reason(sock, FrameKind.REFUSAL, Reason.DRAINING, "the server is stopping")
                 sock.close()
             self._epoll.close()
             os.close(self._wake)

@@ -16,7 +16,11 @@ from shm_server.layout import FrameKind, LaneKind, Op
 
 def hello(*, major=layout.LAYOUT_MAJOR, kinds=(LaneKind.IMAGE,), slots=0, count=None, needed=0) -> bytes:
     head, body = np.zeros((), layout.hello), np.zeros(len(kinds), layout.lane_request)
-    head["layout_major"], head["lane_count"], head["features_needed"] = major, count or len(kinds), needed
+    head["layout_major"], head["lane_count"], head["features_needed"] = (
+        major,
+        len(kinds) if count is None else count,
+        needed,
+    )
     body["kind"], body["slot_count"] = kinds, slots
     return framed(FrameKind.HELLO, head.tobytes() + body.tobytes())
 
@@ -54,6 +58,14 @@ def read_reason(sock: socket.socket) -> tuple[int, layout.Reason, str]:
     kind, body, _ = read_frame(sock)
     head = np.frombuffer(body, layout.reason_body, 1)[0]
     return kind, layout.Reason(head["reason"]), body[layout.reason_body.itemsize :].decode()
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Has the server closed the socket? A reset is an end too: it left bells of ours unread."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def connect(path) -> socket.socket:

@@ -1,0 +1,96 @@
+"""Real servers for the tests: processes of their own, on sockets of their own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STUB = ROOT / "tests" / "stub_server.py"
+
+
+class ServerProcess:
+    """A running server; `log` reads what it has printed so far."""
+
+    def __init__(self, command: list[str], socket: Path, log: Path) -> None:
+        self.socket, self.log_path = socket, log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+        self.wait_for("listening on")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until the log contains `text`; AssertionError when the server ends or never says it."""
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert self.process.poll() is None or text in self.log, f"the server ended:\n{self.log}"
+            assert time.monotonic() < end, f"no {text!r} in the log:\n{self.log}"
+            time.sleep(0.01)
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def mappings(self) -> int:
+        """Segments that the server has mapped: POSIX shared memory and memfds bear its name."""
+        return Path(f"/proc/{self.pid}/maps").read_text().count("shm-server-") + Path(
+            f"/proc/{self.pid}/maps"
+        ).read_text().count("memfd:shm-server")
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM; the counters that it logs on its way out. AssertionError unless it exits 0."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> dict[str, int]:
+        """Wait for the end of a server that was told to stop; else like `stop`."""
+        assert self.process.wait(30) == 0, self.log
+        (line,) = re.findall(r"stopped: (.*)", self.log)
+        return {name: int(value) for name, value in (pair.rsplit(" ", 1) for pair in line.split(", "))}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*flags) runs `shm-server serve`, start(*flags, stub=KIND) one of the models of stub_server.py."""
+    running = []
+
+    def _start(*flags: str, stub: str | None = None, socket: Path | None = None, prefix: tuple[str, ...] = ()):
+        socket = socket or tmp_path / "sock"
+        log = tmp_path / f"server-{len(running)}.log"
+        if stub is None:
+            command = [sys.executable, "-m", "shm_server.cli", "serve", "--socket", str(socket), *flags]
+        else:
+            command = [sys.executable, str(STUB), stub, str(socket), *flags]
+        server = ServerProcess([*prefix, *command], socket, log)
+        running.append(server)
+        return server
+
+    yield _start
+    for server in running:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture
+def echo_server(start):
+    """A server without a model, which says so when asked to classify."""
+    return start("--engine", "none")
+
+
+def until(condition, seconds: float = 10.0) -> None:
+    """Wait until `condition()` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.005)

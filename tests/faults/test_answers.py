@@ -1,0 +1,146 @@
+"""What a well-behaved client is answered when something else goes wrong."""
+
+import time
+
+import numpy as np
+from client import Client
+
+from shm_server import _core, layout
+from shm_server.layout import Op, Status, SubmissionFlag
+
+
+def message(client: Client, done: np.void) -> str:
+    return bytes(client.replies[done["slot"]][: done["length"]]).decode()
+
+
+def test_an_echo_carries_the_checksum_of_all_its_bytes(echo_server):
+    random = np.random.default_rng(1)
+    with Client(echo_server.socket) as client:
+        for slot in range(64):
+            client.slots[slot] = random.integers(0, 256, layout.IMAGE_BYTES, np.uint8)
+        for slot in range(64):
+            client.submit(slot)
+        for _ in range(64):
+            done = client.wait()
+            assert done["checksum"] == _core.checksum(client.slots[done["slot"]].tobytes())
+            assert done["request_id"] == done["slot"]
+
+
+def test_a_classification_carries_label_score_and_on_request_all_scores(start):
+    server = start(stub="brightness")
+    with Client(server.socket) as client:
+        client.slots[9] = 204
+        client.submit(9, Op.CLASSIFY, flags=SubmissionFlag.WANT_SCORES, submitted=time.monotonic_ns())
+        done = client.wait()
+        assert (done["label"], done["length"]) == (1, 8)
+        np.testing.assert_allclose(client.replies[9][:8].view(np.float32), [0.2, 0.8], rtol=1e-6)
+        assert done["score"] == client.replies[9][4:8].view(np.float32)[0]
+        assert done["queue_ns"] > 0
+        assert done["model_ns"] > 0
+        client.submit(9, Op.CLASSIFY)
+        assert client.wait()["length"] == 0
+
+
+def test_pending_images_run_as_one_batch_in_place_whatever_their_order(start):
+    server = start("0.2", stub="slow")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        time.sleep(0.1)  # the model is busy; what follows waits
+        order = [13, 11, 12, 10, 14]
+        for slot in order:
+            client.slots[slot] = slot * 10
+            client.submit(slot, Op.CLASSIFY)
+        assert client.wait()["batch"] == 1
+        for slot in order:
+            done = client.wait()
+            assert (done["slot"], done["batch"]) == (slot, 5)
+            expected = np.float32(slot * 10) / 255
+            np.testing.assert_allclose(done["score"], max(expected, 1 - expected), rtol=1e-5)
+    counters = server.stop()
+    assert (counters["views"], counters["gathers"]) == (2, 0)
+
+
+def test_scattered_images_are_gathered_once(start):
+    server = start("0.2", stub="slow")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        time.sleep(0.1)
+        for slot in (40, 20, 63):
+            client.slots[slot] = slot * 4
+            client.submit(slot, Op.CLASSIFY)
+        client.wait()
+        for slot in (40, 20, 63):
+            done = client.wait()
+            expected = np.float32(slot * 4) / 255
+            assert (done["slot"], done["label"]) == (slot, expected > 0.5)
+            np.testing.assert_allclose(done["score"], max(expected, 1 - expected), rtol=1e-5)
+    assert server.stop()["gathers"] == 1
+
+
+def test_the_last_slots_are_not_read_beyond_their_end(start):
+    server = start("0.2", stub="slow")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        time.sleep(0.1)
+        for slot in (61, 62, 63):  # three neighbours run in a bucket of four: the fourth would lie outside
+            client.slots[slot] = 255
+            client.submit(slot, Op.CLASSIFY)
+        assert [client.wait()["label"] for _ in range(4)] == [0, 1, 1, 1]
+
+
+def test_images_of_several_sessions_run_as_one_batch(start):
+    server = start("0.2", stub="slow")
+    with Client(server.socket) as first, Client(server.socket) as second, Client(server.socket) as third:
+        first.submit(0, Op.CLASSIFY)
+        time.sleep(0.1)
+        for client, level in ((first, 255), (second, 0), (third, 255)):
+            client.slots[7] = level
+            client.submit(7, Op.CLASSIFY)
+        first.wait()
+        answers = [client.wait() for client in (first, second, third)]
+        assert [int(done["label"]) for done in answers] == [1, 0, 1]
+        assert {int(done["batch"]) for done in answers} == {3}
+
+
+def test_a_passed_deadline_is_answered_and_the_model_is_not_run(start):
+    server = start(stub="brightness")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY, deadline=time.monotonic_ns() - 1)
+        assert client.wait()["status"] == Status.DEADLINE_EXCEEDED
+        client.submit(0, Op.CLASSIFY, deadline=time.monotonic_ns() + 60_000_000_000)
+        assert client.wait()["status"] == Status.OK
+    counters = server.stop()
+    assert (counters["expired"], counters["classifications"]) == (1, 1)
+
+
+def test_a_model_that_raises_fails_its_batch_with_its_message_and_nothing_else(start):
+    server = start(stub="raising")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        done = client.wait()
+        assert done["status"] == Status.MODEL_ERROR
+        assert message(client, done).startswith("ValueError: a black picture é")
+        assert done["length"] <= client.lane["reply_bytes"]
+        client.slots[0] = 255
+        client.submit(0, Op.CLASSIFY)
+        assert client.wait()["status"] == Status.OK
+    assert server.stop()["model_errors"] == 1
+
+
+def test_scores_of_a_wrong_shape_are_a_model_error(start):
+    server = start(stub="wrong")
+    with Client(server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        done = client.wait()
+        assert done["status"] == Status.MODEL_ERROR
+        assert "scores must be" in message(client, done)
+        client.submit(0)
+        assert client.wait()["status"] == Status.OK
+
+
+def test_a_server_without_a_model_says_so(echo_server):
+    with Client(echo_server.socket) as client:
+        client.submit(0, Op.CLASSIFY)
+        done = client.wait()
+        assert done["status"] == Status.MODEL_ERROR
+        assert "no model" in message(client, done)

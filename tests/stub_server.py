@@ -1,0 +1,62 @@
+"""A server with a model that needs no framework, for tests: stub_server.py KIND SOCKET [SECONDS].
+
+brightness  scores (dark, bright)     slow    the same, SECONDS later     raising   raises on a black picture
+wrong       scores of a wrong shape   greedy  keeps a view of the slots
+"""
+
+import logging
+import signal
+import sys
+import time
+
+import numpy as np
+
+from shm_server import Server
+
+
+class Brightness:
+    name = "brightness"
+    class_names = ("dark", "bright")
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        bright = pixels.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+        return np.stack([1 - bright, bright], axis=1)
+
+
+class Slow(Brightness):
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(float(sys.argv[3]))
+        return super().scores(pixels)
+
+
+class Raising(Brightness):
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        if not pixels[0].any():
+            raise ValueError("a black picture " + "é" * 1000)
+        return super().scores(pixels)
+
+
+class Wrong(Brightness):
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        return np.zeros(3, np.float64)
+
+
+class Greedy(Brightness):
+    kept: tuple = ()
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        self.kept += (pixels,)
+        return super().scores(pixels)
+
+
+def main() -> None:
+    logging.basicConfig(level="INFO")
+    models = {"brightness": Brightness, "slow": Slow, "raising": Raising, "wrong": Wrong, "greedy": Greedy}
+    server = Server(models[sys.argv[1]](), sys.argv[2])
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    server.run()
+    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
+
+
+if __name__ == "__main__":
+    main()
