@@ -65,12 +65,12 @@ lint: $(VENV)/.test
 
 test-python: $(VENV)/.test $(CLIENT)
 	@echo "== tests in Python, and of both sides together"
-	$(PY) -m pytest
+	GO=$(GO) $(PY) -m pytest
 
 test-go: $(VENV)/.test
 	@echo "== tests in Go, then again under the race detector"
-	cd go-shm-client && $(GO) test -count=1 ./...
-	cd go-shm-client && $(GO) test -count=1 -race ./...
+	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...
+	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...
 
 layout:
 	python3 shm_server/layout/generate.py

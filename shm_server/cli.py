@@ -2,11 +2,13 @@
 
 import argparse
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import time
+from types import ModuleType
 
 from . import __version__, listener, models, server, train
 from .dispatch import buckets
@@ -74,39 +76,54 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def load(args: argparse.Namespace) -> models.Classifier | None:
+    """The classifier that the flags ask for, warm."""
+    if args.engine == "none":
+        return None
+    begun = time.perf_counter()
+    log.info("loading %s with %s", args.model or "the bundled model", args.engine)
+    classifier = models.load_classifier(args.engine, args.model, threads=args.model_threads)
+    models.warm_up(classifier, buckets(args.max_batch))
+    log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
+    return classifier
+
+
+def metrics() -> ModuleType:
+    """The module behind --metrics, which needs an extra."""
+    try:
+        return importlib.import_module("shm_server.metrics")
+    except ModuleNotFoundError as error:
+        raise ValueError('--metrics needs prometheus-client: pip install "shm-server[metrics]"') from error
+
+
 def run_serve(args: argparse.Namespace) -> int:
     if args.cpu is not None and args.cpu not in os.sched_getaffinity(0):
         raise ValueError(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
-    # The socket first: a path in use is said before the model is loaded. Until it listens, clients are refused.
-    listening = listener.Listener(args.socket, other_users=args.allow_other_users)
-    classifier = None
-    if args.engine != "none":
-        begun = time.perf_counter()
-        log.info("loading %s with %s", args.model or "the bundled model", args.engine)
-        classifier = models.load_classifier(args.engine, args.model, threads=args.model_threads)
-        models.warm_up(classifier, buckets(args.max_batch))
-        log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
-    serving = server.Server(
-        classifier,
-        listening,
-        spin_us=args.spin,
-        max_batch=args.max_batch,
-        slots=args.slots,
-        max_sessions=args.max_sessions,
-        allow_other_users=args.allow_other_users,
-        cpu=args.cpu,
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: serving.stop())
+    if args.engine == "none" and args.model:
+        raise ValueError("--engine none takes no --model")
     if args.metrics:
-        from . import metrics
-
-        metrics.export(serving, args.metrics)
-    gc.collect()
-    gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
-    # The control thread shares the GIL with the data thread; hand it over after 0.1 ms, not after 5.
-    sys.setswitchinterval(1e-4)
-    serving.run()
+        metrics()
+    # The socket first: a path in use is said before the model is loaded. Until it listens, clients are refused.
+    with listener.Listener(args.socket, other_users=args.allow_other_users) as listening:
+        serving = server.Server(
+            load(args),
+            listening,
+            spin_us=args.spin,
+            max_batch=args.max_batch,
+            slots=args.slots,
+            max_sessions=args.max_sessions,
+            allow_other_users=args.allow_other_users,
+            cpu=args.cpu,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: serving.stop())
+        if args.metrics:
+            metrics().export(serving, args.metrics)
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
+        # The control thread shares the GIL with the data thread; hand it over after 0.1 ms, not after 5.
+        sys.setswitchinterval(1e-4)
+        serving.run()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # we are going: a second one must not change how we exit
     log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in serving.counters().items() if value))

@@ -65,7 +65,15 @@ class Listener:
         self.socket.listen(128)
 
     def close(self) -> None:
-        """Stop listening and remove the socket file: ours, the lock says so."""
+        """Stop listening and remove the socket file: ours, the lock says so. Closing twice does nothing."""
+        if self.socket.fileno() < 0:
+            return
         self.socket.close()
         self.path.unlink(missing_ok=True)
         os.close(self._lock)
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,10 +66,18 @@ def start(tmp_path):
     """start(*flags) runs `shm-server serve`, start(*flags, stub=KIND) one of the models of stub_server.py."""
     running = []
 
-    def _start(*flags: str, stub: str | None = None, socket: Path | None = None, prefix: tuple[str, ...] = ()):
+    def _start(
+        *flags: str,
+        stub: str | None = None,
+        socket: Path | None = None,
+        prefix: tuple[str, ...] = (),
+        command: list[str] | None = None,
+    ) -> ServerProcess:
         socket = socket or tmp_path / "sock"
         log = tmp_path / f"server-{len(running)}.log"
-        if stub is None:
+        if command:
+            pass
+        elif stub is None:
             command = [sys.executable, "-m", "shm_server.cli", "serve", "--socket", str(socket), *flags]
         else:
             command = [sys.executable, str(STUB), stub, str(socket), *flags]
@@ -80,6 +89,22 @@ def start(tmp_path):
     for server in running:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def go() -> str:
+    """The Go command that the Makefile chose."""
+    found = os.environ.get("GO") or shutil.which("go") or shutil.which("go", path=str(ROOT / ".venv" / "bin"))
+    assert found, "no Go: run `make test`"
+    return found
+
+
+@pytest.fixture(scope="session")
+def shm_client() -> Path:
+    """The Go command, built by the Makefile."""
+    path = ROOT / "bin" / "shm-client"
+    assert path.exists(), "bin/shm-client is not built: run `make test`"
+    return path
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client import Client, connect, hello, hung_up, read_reason
+from client import Client, connect, hello, hung_up, read_frame, read_reason
 from conftest import ROOT, until
 
 from shm_server import layout

@@ -1,0 +1,68 @@
+"""Imports point one way: layout <- segment, doorbell <- session <- dispatch <- server <- cli."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "shm_server"
+# Who may import whom, of this package. `models` see arrays and no transport, transports see no framework.
+ALLOWED = {
+    "layout": set(),
+    "segment": {"layout"},
+    "doorbell": {"layout"},
+    "listener": set(),
+    "session": {"_core", "doorbell", "layout", "segment"},
+    "dispatch": {"_core", "layout", "models", "session"},
+    "server": {"dispatch", "doorbell", "layout", "listener", "models", "session"},
+    "metrics": {"server"},
+    "models": set(),
+    "train": {"models"},
+}
+FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
+
+
+def modules(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names that a file imports; of this package `shm_server.NAME` as NAME, prefixed with a dot."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["shm_server", *path.relative_to(PACKAGE).parent.parts]
+                base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
+            names |= {f"{base}.{alias.name}" for alias in node.names} if base == "shm_server" else {base}
+    return {f".{name.split('.')[1]}" if name.startswith("shm_server.") else name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_a_module_imports_only_what_is_below_it(name):
+    for path in modules(PACKAGE / name):
+        ours = {found[1:] for found in imports(path) if found.startswith(".")}
+        assert ours <= ALLOWED[name] | {name}, path
+
+
+def test_no_transport_imports_a_framework():
+    for path in PACKAGE.glob("*.py"):
+        if path.stem not in ("train",):
+            assert not imports(path) & FRAMEWORKS, path
+
+
+def test_every_module_is_in_the_picture():
+    here = {p.stem for p in PACKAGE.glob("*.py")} | {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
+    assert here - {"__init__", "cli", "assets"} <= set(ALLOWED)
+
+
+def test_training_data_is_not_in_the_repository():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    large = [name for name in files if name and (ROOT / name).exists() and (ROOT / name).stat().st_size > 4_000_000]
+    assert not large
+    assert not [name for name in files if name.endswith((".zip", ".npz"))]
