@@ -15,7 +15,7 @@ setup(
         Extension(
             "shm_server._core",
             ["shm_server/native/core.c"],
-            depends=["shm_server/native/ring.h", "shm_server/native/layout.h"],
+            depends=[f"shm_server/native/{name}.h" for name in ("ring", "stream", "layout")],
             extra_compile_args=flags,
             extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
             py_limited_api=True,

@@ -11,7 +11,7 @@ import time
 from types import ModuleType
 
 from . import __version__, listener, models, server, train
-from .dispatch import buckets
+from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, buckets
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--max-batch",
         type=power_of_two,
-        default=server.DEFAULT_MAX_BATCH,
+        default=DEFAULT_MAX_BATCH,
         metavar="N",
         help="images run at once at most",
     )
-    add("--slots", type=positive, default=server.DEFAULT_SLOTS, metavar="N", help="slots of a session by default")
+    add("--slots", type=positive, default=DEFAULT_SLOTS, metavar="N", help="slots of a session by default")
     add("--max-sessions", type=positive, default=server.DEFAULT_MAX_SESSIONS, metavar="N", help="clients at a time")
     add("--spin", type=spin, default=server.DEFAULT_SPIN_US, metavar="US",
         help="microseconds to look for work before sleeping; 0 or `forever`")  # fmt: skip

@@ -37,7 +37,9 @@ class Peer:
 @dataclass(frozen=True)
 class LaneRequest:
     kind: LaneKind
-    slot_count: int  # 0 = the server's default
+    slot_count: int  # 0 = the server's default, like the two below
+    slot_bytes: int = 0
+    reply_bytes: int = 0
 
 
 def frame(kind: FrameKind, body: bytes) -> bytes:
@@ -94,7 +96,10 @@ def parse_hello(message: bytes) -> list[LaneRequest]:
             raise Refused(Reason.LANE_UNAVAILABLE, f"unknown kind of lane {row['kind']}")
         if row["slot_count"] > layout.MAX_SLOTS:
             raise Refused(Reason.MALFORMED, f"{row['slot_count']} slots; the layout allows {layout.MAX_SLOTS}")
-        lanes.append(LaneRequest(LaneKind(row["kind"]), int(row["slot_count"])))
+        sizes = int(row["slot_bytes"]), int(row["reply_bytes"])
+        if max(sizes) > layout.MAX_TEXT_BYTES:
+            raise Refused(Reason.MALFORMED, f"{max(sizes)} bytes of text; the layout allows {layout.MAX_TEXT_BYTES}")
+        lanes.append(LaneRequest(LaneKind(row["kind"]), int(row["slot_count"]), *sizes))
     if len({lane.kind for lane in lanes}) < count:
         raise Refused(Reason.MALFORMED, "a kind of lane is asked for twice")
     return lanes

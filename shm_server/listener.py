@@ -2,11 +2,14 @@
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 from pathlib import Path
 
 DEFAULT_SOCKET = "/tmp/shm-server.sock"
+
+log = logging.getLogger(__name__)
 
 
 class SocketInUse(Exception):
@@ -63,6 +66,11 @@ class Listener:
     def listen(self) -> None:
         """Let clients in; until now they were refused."""
         self.socket.listen(128)
+        log.info("listening on %s", self.path)
+
+    def accept(self) -> tuple[socket.socket, bytes]:
+        """The next client, which has said nothing yet. BlockingIOError when there is none."""
+        return self.socket.accept()[0], b""
 
     def close(self) -> None:
         """Stop listening and remove the socket file: ours, the lock says so. Closing twice does nothing."""

@@ -29,6 +29,25 @@ class LaneSpec:
         """Entries of either ring: the next power of two, so that a position is masked, not divided."""
         return 1 << (self.slot_count - 1).bit_length()
 
+    @property
+    def completion_entries(self) -> int:
+        """Entries of the completion ring: a prompt has a `more` in it beside its final completion."""
+        return self.ring_entries * (2 if self.kind == layout.LaneKind.PROMPT else 1)
+
+    @property
+    def areas(self) -> list[tuple[str, int]]:
+        """What the lane table points to, with sizes in bytes, in the segment's order."""
+        areas = [
+            ("submissions_offset", self.ring_entries * layout.ENTRY_BYTES),
+            ("completions_offset", self.completion_entries * layout.ENTRY_BYTES),
+            ("slots_offset", self.slot_count * self.slot_bytes),
+            ("replies_offset", self.slot_count * self.reply_bytes),
+        ]
+        if self.kind == layout.LaneKind.PROMPT:
+            areas.append(("controls_offset", self.slot_count * layout.control.itemsize))
+            areas.append(("progress_offset", self.slot_count * layout.progress.itemsize))
+        return areas
+
 
 def pages(size: int) -> int:
     """`size` in bytes, rounded up to whole pages."""
@@ -42,13 +61,8 @@ def plan(specs: Sequence[LaneSpec]) -> tuple[np.ndarray, int]:
     for row, spec in zip(table, specs, strict=True):
         row["kind"], row["slot_count"] = spec.kind, spec.slot_count
         row["slot_bytes"], row["reply_bytes"] = spec.slot_bytes, spec.reply_bytes
-        row["submission_entries"] = row["completion_entries"] = spec.ring_entries
-        for field, size in (
-            ("submissions_offset", spec.ring_entries * layout.ENTRY_BYTES),
-            ("completions_offset", spec.ring_entries * layout.ENTRY_BYTES),
-            ("slots_offset", spec.slot_count * spec.slot_bytes),
-            ("replies_offset", spec.slot_count * spec.reply_bytes),
-        ):
+        row["submission_entries"], row["completion_entries"] = spec.ring_entries, spec.completion_entries
+        for field, size in spec.areas:
             row[field] = end
             end += pages(size)
     return table, end

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from . import _core, doorbell
-from .layout import IMAGE_BYTES, FrameKind, LaneKind, Reason
+from .layout import FrameKind, LaneKind, Reason
 from .segment import LaneSpec, Segment
 
 log = logging.getLogger(__name__)
@@ -16,17 +16,17 @@ _numbers = itertools.count(1)
 class Session:
     """Everything that one client's connection holds on the server; `close` gives all of it back.
 
-    `lane` is the C side of the session's lane, `images` its slots in place, uint8 (slots, 3, 32, 32). The data thread
-    uses both until it has taken the lane out of its poller; only then may `close` be called.
+    `lane` is the C side of the session's one lane, `images` an image lane's slots in place: uint8 (slots, 3, 32, 32).
+    The data thread uses both until it has taken the lane out of its poller; only then may `close` be called.
     """
 
-    def __init__(self, sock: socket.socket, peer: doorbell.Peer, specs: Sequence[LaneSpec], *, sealed: bool) -> None:
+    def __init__(self, sock: socket.socket, peer: doorbell.Peer, spec: LaneSpec, *, sealed: bool) -> None:
         self.number = next(_numbers)
         self.socket, self.peer = sock, peer
-        self.segment = Segment(specs, sealed=sealed)
+        self.segment = Segment([spec], sealed=sealed)
         try:
             self.lane = _core.Lane(self.segment.memory, 0, sock.fileno())
-            self.images = self.segment.images(0)
+            self.images = self.segment.images(0) if spec.kind == LaneKind.IMAGE else None
         except BaseException:
             self.segment.close()
             raise
@@ -57,11 +57,3 @@ class Session:
 
     def __str__(self) -> str:
         return f"session {self.number} (pid {self.peer.pid}, uid {self.peer.uid})"
-
-
-def lanes_for(requests: Sequence[doorbell.LaneRequest], *, slots: int, reply_bytes: int) -> list[LaneSpec]:
-    """The lanes that a hello's requests get. Refused when this server does not offer one of them."""
-    for request in requests:
-        if request.kind != LaneKind.IMAGE:
-            raise doorbell.Refused(Reason.LANE_UNAVAILABLE, f"this server offers no {request.kind.name.lower()} lane")
-    return [LaneSpec(LaneKind.IMAGE, request.slot_count or slots, IMAGE_BYTES, reply_bytes) for request in requests]

@@ -1,4 +1,4 @@
-"""Imports point one way: layout <- segment, doorbell <- session <- dispatch <- server <- cli."""
+"""Imports point one way: layout <- segment, doorbell <- session <- dispatch <- lanes, control <- server <- cli."""
 
 import ast
 import subprocess
@@ -15,8 +15,10 @@ ALLOWED = {
     "doorbell": {"layout"},
     "listener": set(),
     "session": {"_core", "doorbell", "layout", "segment"},
-    "dispatch": {"_core", "layout", "models", "session"},
-    "server": {"dispatch", "doorbell", "layout", "listener", "models", "session"},
+    "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
+    "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "segment"},
+    "control": {"dispatch", "doorbell", "layout", "session"},
+    "server": {"control", "image_lane", "listener", "models"},
     "metrics": {"server"},
     "models": set(),
     "train": {"models"},

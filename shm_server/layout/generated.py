@@ -11,6 +11,8 @@ PAGE_BYTES = 4096
 LINE_BYTES = 128
 ENTRY_BYTES = 64
 IMAGE_BYTES = 3072
+MESSAGE_BYTES = 256
+MAX_TEXT_BYTES = 16777216
 MAX_LANES = 8
 MAX_SLOTS = 65536
 MAX_SEGMENT_BYTES = 1073741824
@@ -30,6 +32,7 @@ class ServerState(IntEnum):
 class Op(IntEnum):
     ECHO = 1
     CLASSIFY = 2
+    PROMPT = 3
 
 
 class SubmissionFlag(IntEnum):
@@ -41,6 +44,18 @@ class Status(IntEnum):
     DEADLINE_EXCEEDED = 1
     DRAINING = 2
     MODEL_ERROR = 3
+    MORE = 4
+    CANCELLED = 5
+    INVALID = 6
+    UNAVAILABLE = 7
+    UNAUTHORIZED = 8
+    RATE_LIMITED = 9
+    TIMED_OUT = 10
+    BROKEN = 11
+
+
+class CompletionFlag(IntEnum):
+    TRUNCATED = 1
 
 
 class FrameKind(IntEnum):
@@ -122,6 +137,8 @@ STRUCTS = {
             "completions_offset",
             "slots_offset",
             "replies_offset",
+            "controls_offset",
+            "progress_offset",
         ],
         "formats": [
             "<u4",
@@ -130,6 +147,8 @@ STRUCTS = {
             "<u4",
             "<u4",
             "<u4",
+            "<u8",
+            "<u8",
             "<u8",
             "<u8",
             "<u8",
@@ -146,6 +165,8 @@ STRUCTS = {
             32,
             40,
             48,
+            56,
+            64,
         ],
         "itemsize": 128,
     },
@@ -158,7 +179,11 @@ STRUCTS = {
             "op",
             "flags",
             "length",
+            "sampling_steps",
             "submitted",
+            "temperature",
+            "top_k",
+            "seed",
         ],
         "formats": [
             "<u8",
@@ -167,6 +192,10 @@ STRUCTS = {
             "<u4",
             "<u2",
             "<u2",
+            "<u4",
+            "<u4",
+            "<u8",
+            "<f4",
             "<u4",
             "<u8",
         ],
@@ -178,7 +207,11 @@ STRUCTS = {
             28,
             30,
             32,
+            36,
             40,
+            48,
+            52,
+            56,
         ],
         "itemsize": 64,
     },
@@ -227,6 +260,33 @@ STRUCTS = {
         ],
         "itemsize": 64,
     },
+    "control": {
+        "names": [
+            "acknowledged",
+            "cancel",
+        ],
+        "formats": [
+            "<u4",
+            "<u4",
+        ],
+        "offsets": [
+            0,
+            4,
+        ],
+        "itemsize": 128,
+    },
+    "progress": {
+        "names": [
+            "length",
+        ],
+        "formats": [
+            "<u4",
+        ],
+        "offsets": [
+            0,
+        ],
+        "itemsize": 128,
+    },
     "frame": {
         "names": [
             "magic",
@@ -273,14 +333,20 @@ STRUCTS = {
         "names": [
             "kind",
             "slot_count",
+            "slot_bytes",
+            "reply_bytes",
         ],
         "formats": [
+            "<u4",
+            "<u4",
             "<u4",
             "<u4",
         ],
         "offsets": [
             0,
             4,
+            8,
+            12,
         ],
         "itemsize": 16,
     },

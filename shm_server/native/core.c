@@ -14,7 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "ring.h"
+#include "stream.h"
 
 /* ---- Lane ------------------------------------------------------------------------------------------------ */
 
@@ -35,6 +35,7 @@ static void lane_release(Lane *self)
     self->open = false;
     PyMem_Free(self->ring.in_flight);
     PyMem_Free(self->ring.batch);
+    PyMem_Free(self->ring.streams);
     PyBuffer_Release(&self->segment);
 }
 
@@ -69,7 +70,10 @@ static int lane_init(PyObject *op, PyObject *args, PyObject *kwargs)
     self->open = true;
     self->ring.in_flight = PyMem_Calloc(self->ring.at.slot_count, 1);
     self->ring.batch = PyMem_Calloc(self->ring.at.slot_count, sizeof *self->ring.batch);
-    if (!self->ring.in_flight || !self->ring.batch) {
+    bool prompts = self->ring.at.kind == SHM_LANE_KIND_PROMPT;
+    if (prompts)
+        self->ring.streams = PyMem_Calloc(self->ring.at.slot_count, sizeof *self->ring.streams);
+    if (!self->ring.in_flight || !self->ring.batch || (prompts && !self->ring.streams)) {
         lane_release(self);
         PyErr_NoMemory();
         return -1;
@@ -155,6 +159,94 @@ static PyObject *lane_complete_error(PyObject *op, PyObject *message)
     Py_RETURN_NONE;
 }
 
+/* ---- prompts ---- */
+
+static PyObject *lane_begin_prompts(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Lane *self = (Lane *)op;
+    if (!lane_ready(self))
+        return NULL;
+    if (!self->ring.streams) {
+        PyErr_SetString(PyExc_ValueError, "this lane has no prompts");
+        return NULL;
+    }
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list && i < self->ring.count; i++) {
+        const struct shm_submission *s = &self->ring.batch[i];
+        /* y#: the text is copied out of the segment before anybody looks at it */
+        PyObject *item = Py_BuildValue("Iy#IfIKKK", s->slot, (const char *)ring_slot(&self->ring, s->slot),
+                                       (Py_ssize_t)s->length, s->sampling_steps, (double)s->temperature, s->top_k,
+                                       (unsigned long long)s->seed, (unsigned long long)s->deadline,
+                                       (unsigned long long)s->submitted);
+        if (!item || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    if (list)
+        ring_begin_prompts(&self->ring);
+    return list;
+}
+
+/* The slot of a prompt in flight, or -1 with an exception. */
+static int64_t lane_prompted(Lane *self, unsigned long slot)
+{
+    if (!lane_ready(self))
+        return -1;
+    if (slot <= UINT32_MAX && ring_prompted(&self->ring, (uint32_t)slot))
+        return (int64_t)slot;
+    PyErr_Format(PyExc_ValueError, "no prompt is in flight in slot %lu", slot);
+    return -1;
+}
+
+static PyObject *lane_append(PyObject *op, PyObject *args)
+{
+    Lane *self = (Lane *)op;
+    unsigned int slot;
+    const char *text;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "Iy#:append", &slot, &text, &length) || lane_prompted(self, slot) < 0)
+        return NULL;
+    if ((uint64_t)length > ring_room(&self->ring, slot)) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes of text, the reply takes %u more", length,
+                     ring_room(&self->ring, slot));
+        return NULL;
+    }
+    if (length)
+        ring_append(&self->ring, slot, text, (uint32_t)length);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_room(PyObject *op, PyObject *arg)
+{
+    int64_t slot = lane_prompted((Lane *)op, PyLong_AsUnsignedLong(arg));
+    return slot < 0 ? NULL : PyLong_FromUnsignedLong(ring_room(&((Lane *)op)->ring, (uint32_t)slot));
+}
+
+static PyObject *lane_cancelled(PyObject *op, PyObject *arg)
+{
+    int64_t slot = lane_prompted((Lane *)op, PyLong_AsUnsignedLong(arg));
+    return slot < 0 ? NULL : PyBool_FromLong(ring_cancelled(&((Lane *)op)->ring, (uint32_t)slot));
+}
+
+static PyObject *lane_finish_prompt(PyObject *op, PyObject *args)
+{
+    Lane *self = (Lane *)op;
+    unsigned int slot, status, flags;
+    const char *message;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "IIIy#:finish_prompt", &slot, &status, &flags, &message, &length) ||
+        lane_prompted(self, slot) < 0)
+        return NULL;
+    if (length > SHM_MESSAGE_BYTES) {
+        PyErr_Format(PyExc_ValueError, "a message of %zd bytes, %d fit", length, (int)SHM_MESSAGE_BYTES);
+        return NULL;
+    }
+    ring_finish_prompt(&self->ring, slot, (uint16_t)status, (uint16_t)flags, message, (uint32_t)length);
+    Py_RETURN_NONE;
+}
+
+/* ---- images ---- */
+
 static PyObject *lane_gather(PyObject *op, PyObject *args)
 {
     Lane *self = (Lane *)op;
@@ -213,6 +305,14 @@ static PyMethodDef lane_methods[] = {
      "complete_scores(scores, first, by_slot, batch): answer request i with row first + i, or with by_slot row "
      "first + slot - lowest."},
     {"complete_error", lane_complete_error, METH_O, "Answer the batch with a model error; UTF-8 bytes that fit a reply."},
+    {"begin_prompts", lane_begin_prompts, METH_NOARGS,
+     "Move the batch to the prompts in flight; a list of (slot, text, sampling_steps, temperature, top_k, seed, deadline, "
+     "queue_ns), the text copied, as bytes."},
+    {"append", lane_append, METH_VARARGS, "append(slot, text): let the client have more text, at most room(slot) bytes."},
+    {"room", lane_room, METH_O, "Bytes of text that the slot's reply still takes."},
+    {"cancelled", lane_cancelled, METH_O, "Does the client want no more of the slot's prompt?"},
+    {"finish_prompt", lane_finish_prompt, METH_VARARGS,
+     "finish_prompt(slot, status, flags, message): complete the slot's prompt with the text so far."},
     {"gather", lane_gather, METH_VARARGS, "gather(out, row): copy the batch's slots, in order, to rows from `row` on."},
     {"counters", lane_counters, METH_NOARGS, "The lane's counters by name, totals since it was opened."},
     {NULL, NULL, 0, NULL},

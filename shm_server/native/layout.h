@@ -14,6 +14,8 @@
 #define SHM_LINE_BYTES 128u
 #define SHM_ENTRY_BYTES 64u
 #define SHM_IMAGE_BYTES 3072u
+#define SHM_MESSAGE_BYTES 256u
+#define SHM_MAX_TEXT_BYTES 16777216u
 #define SHM_MAX_LANES 8u
 #define SHM_MAX_SLOTS 65536u
 #define SHM_MAX_SEGMENT_BYTES 1073741824u
@@ -44,7 +46,9 @@ struct shm_lane {
     uint64_t completions_offset;
     uint64_t slots_offset;
     uint64_t replies_offset;
-    uint8_t reserved_56[72];
+    uint64_t controls_offset;
+    uint64_t progress_offset;
+    uint8_t reserved_72[56];
 };
 _Static_assert(sizeof(struct shm_lane) == 128, "lane");
 _Static_assert(offsetof(struct shm_lane, kind) == 0, "kind");
@@ -57,6 +61,8 @@ _Static_assert(offsetof(struct shm_lane, submissions_offset) == 24, "submissions
 _Static_assert(offsetof(struct shm_lane, completions_offset) == 32, "completions_offset");
 _Static_assert(offsetof(struct shm_lane, slots_offset) == 40, "slots_offset");
 _Static_assert(offsetof(struct shm_lane, replies_offset) == 48, "replies_offset");
+_Static_assert(offsetof(struct shm_lane, controls_offset) == 56, "controls_offset");
+_Static_assert(offsetof(struct shm_lane, progress_offset) == 64, "progress_offset");
 
 #define SHM_LANE_KIND_IMAGE 1u
 #define SHM_LANE_KIND_PROMPT 2u
@@ -72,9 +78,11 @@ struct shm_submission {
     uint16_t op;
     uint16_t flags;
     uint32_t length;
-    uint8_t reserved_36[4];
+    uint32_t sampling_steps;
     uint64_t submitted;
-    uint8_t reserved_48[16];
+    float temperature;
+    uint32_t top_k;
+    uint64_t seed;
 };
 _Static_assert(sizeof(struct shm_submission) == 64, "submission");
 _Static_assert(offsetof(struct shm_submission, turn) == 0, "turn");
@@ -84,10 +92,15 @@ _Static_assert(offsetof(struct shm_submission, slot) == 24, "slot");
 _Static_assert(offsetof(struct shm_submission, op) == 28, "op");
 _Static_assert(offsetof(struct shm_submission, flags) == 30, "flags");
 _Static_assert(offsetof(struct shm_submission, length) == 32, "length");
+_Static_assert(offsetof(struct shm_submission, sampling_steps) == 36, "sampling_steps");
 _Static_assert(offsetof(struct shm_submission, submitted) == 40, "submitted");
+_Static_assert(offsetof(struct shm_submission, temperature) == 48, "temperature");
+_Static_assert(offsetof(struct shm_submission, top_k) == 52, "top_k");
+_Static_assert(offsetof(struct shm_submission, seed) == 56, "seed");
 
 #define SHM_OP_ECHO 1u
 #define SHM_OP_CLASSIFY 2u
+#define SHM_OP_PROMPT 3u
 
 #define SHM_SUBMISSION_FLAG_WANT_SCORES 1u
 
@@ -123,6 +136,32 @@ _Static_assert(offsetof(struct shm_completion, model_ns) == 56, "model_ns");
 #define SHM_STATUS_DEADLINE_EXCEEDED 1u
 #define SHM_STATUS_DRAINING 2u
 #define SHM_STATUS_MODEL_ERROR 3u
+#define SHM_STATUS_MORE 4u
+#define SHM_STATUS_CANCELLED 5u
+#define SHM_STATUS_INVALID 6u
+#define SHM_STATUS_UNAVAILABLE 7u
+#define SHM_STATUS_UNAUTHORIZED 8u
+#define SHM_STATUS_RATE_LIMITED 9u
+#define SHM_STATUS_TIMED_OUT 10u
+#define SHM_STATUS_BROKEN 11u
+
+#define SHM_COMPLETION_FLAG_TRUNCATED 1u
+
+struct shm_control {
+    uint32_t acknowledged;
+    uint32_t cancel;
+    uint8_t reserved_8[120];
+};
+_Static_assert(sizeof(struct shm_control) == 128, "control");
+_Static_assert(offsetof(struct shm_control, acknowledged) == 0, "acknowledged");
+_Static_assert(offsetof(struct shm_control, cancel) == 4, "cancel");
+
+struct shm_progress {
+    uint32_t length;
+    uint8_t reserved_4[124];
+};
+_Static_assert(sizeof(struct shm_progress) == 128, "progress");
+_Static_assert(offsetof(struct shm_progress, length) == 0, "length");
 
 struct shm_frame {
     uint32_t magic;
@@ -159,11 +198,14 @@ _Static_assert(offsetof(struct shm_hello, features_needed) == 16, "features_need
 struct shm_lane_request {
     uint32_t kind;
     uint32_t slot_count;
-    uint8_t reserved_8[8];
+    uint32_t slot_bytes;
+    uint32_t reply_bytes;
 };
 _Static_assert(sizeof(struct shm_lane_request) == 16, "lane_request");
 _Static_assert(offsetof(struct shm_lane_request, kind) == 0, "kind");
 _Static_assert(offsetof(struct shm_lane_request, slot_count) == 4, "slot_count");
+_Static_assert(offsetof(struct shm_lane_request, slot_bytes) == 8, "slot_bytes");
+_Static_assert(offsetof(struct shm_lane_request, reply_bytes) == 12, "reply_bytes");
 
 struct shm_welcome {
     uint16_t layout_major;

@@ -24,14 +24,22 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "the se
 
 /* The counters that explain a latency; `ring_counter_names` is in the same order. */
 enum ring_counter {
-    RING_ECHOES, RING_CLASSIFICATIONS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
+    RING_ECHOES, RING_CLASSIFICATIONS, RING_PROMPTS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
     RING_BELLS_SENT, RING_BELLS_SUPPRESSED, RING_BELLS_PENDING, RING_QUEUE_NS, RING_MODEL_NS,
     RING_COUNTERS
 };
 
 static const char *const ring_counter_names[RING_COUNTERS] = {
-    "echoes", "classifications", "batches", "expired", "refused", "model_errors",
+    "echoes", "classifications", "prompts", "batches", "expired", "refused", "model_errors",
     "bells_sent", "bells_suppressed", "bells_pending", "queue_ns", "model_ns",
+};
+
+/* A prompt in flight. */
+struct ring_stream {
+    uint64_t request_id, queue_ns;
+    uint64_t taken_ns;
+    uint32_t text;  /* bytes of text in the reply */
+    uint32_t mores; /* `more` completions published */
 };
 
 struct ring_lane {
@@ -40,6 +48,7 @@ struct ring_lane {
     uint64_t head, tail;           /* next submission to consume, next completion to produce */
     uint8_t *in_flight;            /* [slot_count] 1 from consumption to completion */
     struct shm_submission *batch;  /* [slot_count] what the last ring_drain took */
+    struct ring_stream *streams;   /* [slot_count] in a prompt lane, else NULL */
     uint32_t count;                /* of `batch`; 0 = nothing taken */
     uint32_t lowest, highest;      /* slots of the batch */
     uint32_t op;                   /* of the whole batch; 0 with a fault */
@@ -81,6 +90,16 @@ static inline uint8_t *ring_reply(const struct ring_lane *lane, uint32_t slot)
     return lane->base + lane->at.replies_offset + (uint64_t)slot * lane->at.reply_bytes;
 }
 
+static inline struct shm_control *ring_control(const struct ring_lane *lane, uint32_t slot)
+{
+    return (struct shm_control *)(void *)(lane->base + lane->at.controls_offset) + slot;
+}
+
+static inline _Atomic uint32_t *ring_progress(const struct ring_lane *lane, uint32_t slot)
+{
+    return (_Atomic uint32_t *)(void *)(lane->base + lane->at.progress_offset + (uint64_t)slot * sizeof(struct shm_progress));
+}
+
 static inline uint8_t *ring_entry(const struct ring_lane *lane, uint64_t ring, uint32_t entries, uint64_t position)
 {
     return lane->base + ring + (position & (entries - 1)) * SHM_ENTRY_BYTES;
@@ -116,6 +135,12 @@ static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t siz
         !ring_area_fits(at.slots_offset, at.slot_count, at.slot_bytes, size) ||
         !ring_area_fits(at.replies_offset, at.slot_count, at.reply_bytes, size))
         return false;
+    if (at.kind == SHM_LANE_KIND_PROMPT &&
+        (at.completion_entries < 2 * at.slot_count || at.reply_bytes < at.slot_bytes + SHM_MESSAGE_BYTES ||
+         at.slot_bytes > SHM_MAX_TEXT_BYTES || at.reply_bytes > SHM_MAX_TEXT_BYTES ||
+         !ring_area_fits(at.controls_offset, at.slot_count, sizeof(struct shm_control), size) ||
+         !ring_area_fits(at.progress_offset, at.slot_count, sizeof(struct shm_progress), size)))
+        return false;
     lane->base = base;
     lane->at = at;
     lane->doorbell = doorbell;
@@ -146,22 +171,35 @@ static inline struct shm_submission ring_copy(const struct ring_lane *lane)
     return copy;
 }
 
+/* Does the lane have this operation, and are the length and the flags such as it takes? NULL, or what is wrong. */
+static inline const char *ring_check_op(const struct ring_lane *lane, const struct shm_submission *s, uint64_t *value)
+{
+    bool image = lane->at.kind == SHM_LANE_KIND_IMAGE;
+    unsigned flags = 0;
+    if (s->op == SHM_OP_CLASSIFY && image)
+        flags = SHM_SUBMISSION_FLAG_WANT_SCORES;
+    else if (s->op != SHM_OP_ECHO && (s->op != SHM_OP_PROMPT || image))
+        return *value = s->op, "unknown op";
+    if (s->flags & ~flags)
+        return *value = s->flags, "unknown flags";
+    if (image ? s->length != lane->at.slot_bytes : s->length > lane->at.slot_bytes)
+        return *value = s->length, "wrong length";
+    return NULL;
+}
+
 static inline bool ring_check(struct ring_lane *lane, const struct shm_submission *s)
 {
-    const char *what = NULL;
-    unsigned long long value = 0;
+    const char *what;
+    uint64_t value = s->slot;
     if (s->slot >= lane->at.slot_count)
-        what = "slot out of range", value = s->slot;
+        what = "slot out of range";
     else if (lane->in_flight[s->slot])
-        what = "slot already in flight", value = s->slot;
-    else if (lane->at.kind != SHM_LANE_KIND_IMAGE || (s->op != SHM_OP_ECHO && s->op != SHM_OP_CLASSIFY))
-        what = "unknown op", value = s->op;
-    else if (s->flags & ~(s->op == SHM_OP_CLASSIFY ? SHM_SUBMISSION_FLAG_WANT_SCORES : 0u))
-        what = "unknown flags", value = s->flags;
-    else if (s->length != lane->at.slot_bytes)
-        what = "wrong length", value = s->length;
+        what = "slot already in flight";
+    else
+        what = ring_check_op(lane, s, &value);
     if (what)
-        snprintf(lane->fault, sizeof lane->fault, "submission %llu: %s: %llu", (unsigned long long)lane->head, what, value);
+        snprintf(lane->fault, sizeof lane->fault, "submission %llu: %s: %llu", (unsigned long long)lane->head, what,
+                 (unsigned long long)value);
     return !what;
 }
 
@@ -312,6 +350,10 @@ static inline void ring_complete_echo(struct ring_lane *lane)
         done.batch = lane->count;
         done.queue_ns = s->submitted;
         done.checksum = ring_checksum(ring_slot(lane, s->slot), s->length);
+        if (lane->at.kind == SHM_LANE_KIND_PROMPT) {
+            done.length = done.label = s->length; /* fits: a reply is longer than a slot */
+            memcpy(ring_reply(lane, s->slot), ring_slot(lane, s->slot), s->length);
+        }
         ring_publish(lane, done);
     }
     ring_finish(lane, 0);

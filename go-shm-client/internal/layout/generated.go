@@ -34,6 +34,12 @@ const EntryBytes = 64
 // ImageBytes: 3 x 32 x 32 uint8, planar: 1024 red, 1024 green, 1024 blue, each row-major.
 const ImageBytes = 3072
 
+// MessageBytes: kept free at the end of a prompt's reply.
+const MessageBytes = 256
+
+// MaxTextBytes: slot and reply of a prompt lane, each.
+const MaxTextBytes = 16777216
+
 // MaxLanes: entries of the lane table.
 const MaxLanes = 8
 
@@ -173,6 +179,12 @@ const LaneSlotsOffsetAt = 40
 // LaneRepliesOffsetAt is the offset of lane.replies_offset.
 const LaneRepliesOffsetAt = 48
 
+// LaneControlsOffsetAt is the offset of lane.controls_offset.
+const LaneControlsOffsetAt = 56
+
+// LaneProgressOffsetAt is the offset of lane.progress_offset.
+const LaneProgressOffsetAt = 64
+
 // Lane is a private copy of the struct lane of layout.md.
 type Lane struct {
 	Kind              uint32
@@ -185,6 +197,8 @@ type Lane struct {
 	CompletionsOffset uint64
 	SlotsOffset       uint64
 	RepliesOffset     uint64
+	ControlsOffset    uint64
+	ProgressOffset    uint64
 }
 
 // DecodeLane copies the fields out of b, which holds at least LaneBytes bytes.
@@ -201,6 +215,8 @@ func DecodeLane(b []byte) Lane {
 		CompletionsOffset: binary.LittleEndian.Uint64(b[32:]),
 		SlotsOffset:       binary.LittleEndian.Uint64(b[40:]),
 		RepliesOffset:     binary.LittleEndian.Uint64(b[48:]),
+		ControlsOffset:    binary.LittleEndian.Uint64(b[56:]),
+		ProgressOffset:    binary.LittleEndian.Uint64(b[64:]),
 	}
 }
 
@@ -217,6 +233,8 @@ func (s Lane) Encode(b []byte) {
 	binary.LittleEndian.PutUint64(b[32:], s.CompletionsOffset)
 	binary.LittleEndian.PutUint64(b[40:], s.SlotsOffset)
 	binary.LittleEndian.PutUint64(b[48:], s.RepliesOffset)
+	binary.LittleEndian.PutUint64(b[56:], s.ControlsOffset)
+	binary.LittleEndian.PutUint64(b[64:], s.ProgressOffset)
 }
 
 // LaneKindImage: slots of one image each.
@@ -255,33 +273,53 @@ const SubmissionFlagsAt = 30
 // SubmissionLengthAt is the offset of submission.length.
 const SubmissionLengthAt = 32
 
+// SubmissionSamplingStepsAt is the offset of submission.sampling_steps.
+const SubmissionSamplingStepsAt = 36
+
 // SubmissionSubmittedAt is the offset of submission.submitted.
 const SubmissionSubmittedAt = 40
 
+// SubmissionTemperatureAt is the offset of submission.temperature.
+const SubmissionTemperatureAt = 48
+
+// SubmissionTopKAt is the offset of submission.top_k.
+const SubmissionTopKAt = 52
+
+// SubmissionSeedAt is the offset of submission.seed.
+const SubmissionSeedAt = 56
+
 // Submission is a private copy of the struct submission of layout.md.
 type Submission struct {
-	Turn      uint64
-	RequestID uint64
-	Deadline  uint64
-	Slot      uint32
-	Op        uint16
-	Flags     uint16
-	Length    uint32
-	Submitted uint64
+	Turn          uint64
+	RequestID     uint64
+	Deadline      uint64
+	Slot          uint32
+	Op            uint16
+	Flags         uint16
+	Length        uint32
+	SamplingSteps uint32
+	Submitted     uint64
+	Temperature   float32
+	TopK          uint32
+	Seed          uint64
 }
 
 // DecodeSubmission copies the fields out of b, which holds at least SubmissionBytes bytes.
 func DecodeSubmission(b []byte) Submission {
 	_ = b[SubmissionBytes-1]
 	return Submission{
-		Turn:      binary.LittleEndian.Uint64(b[0:]),
-		RequestID: binary.LittleEndian.Uint64(b[8:]),
-		Deadline:  binary.LittleEndian.Uint64(b[16:]),
-		Slot:      binary.LittleEndian.Uint32(b[24:]),
-		Op:        binary.LittleEndian.Uint16(b[28:]),
-		Flags:     binary.LittleEndian.Uint16(b[30:]),
-		Length:    binary.LittleEndian.Uint32(b[32:]),
-		Submitted: binary.LittleEndian.Uint64(b[40:]),
+		Turn:          binary.LittleEndian.Uint64(b[0:]),
+		RequestID:     binary.LittleEndian.Uint64(b[8:]),
+		Deadline:      binary.LittleEndian.Uint64(b[16:]),
+		Slot:          binary.LittleEndian.Uint32(b[24:]),
+		Op:            binary.LittleEndian.Uint16(b[28:]),
+		Flags:         binary.LittleEndian.Uint16(b[30:]),
+		Length:        binary.LittleEndian.Uint32(b[32:]),
+		SamplingSteps: binary.LittleEndian.Uint32(b[36:]),
+		Submitted:     binary.LittleEndian.Uint64(b[40:]),
+		Temperature:   math.Float32frombits(binary.LittleEndian.Uint32(b[48:])),
+		TopK:          binary.LittleEndian.Uint32(b[52:]),
+		Seed:          binary.LittleEndian.Uint64(b[56:]),
 	}
 }
 
@@ -295,14 +333,21 @@ func (s Submission) Encode(b []byte) {
 	binary.LittleEndian.PutUint16(b[28:], s.Op)
 	binary.LittleEndian.PutUint16(b[30:], s.Flags)
 	binary.LittleEndian.PutUint32(b[32:], s.Length)
+	binary.LittleEndian.PutUint32(b[36:], s.SamplingSteps)
 	binary.LittleEndian.PutUint64(b[40:], s.Submitted)
+	binary.LittleEndian.PutUint32(b[48:], math.Float32bits(s.Temperature))
+	binary.LittleEndian.PutUint32(b[52:], s.TopK)
+	binary.LittleEndian.PutUint64(b[56:], s.Seed)
 }
 
-// OpEcho: complete with the slot as it is and the checksum of its `length` bytes.
+// OpEcho: complete with the slot as it is and the checksum of its `length` bytes; a prompt lane copies them to the reply too.
 const OpEcho = 1
 
-// OpClassify: run the classifier on the slot.
+// OpClassify: image lane: run the classifier on the slot.
 const OpClassify = 2
+
+// OpPrompt: prompt lane: generate text into the reply; see "Streaming".
+const OpPrompt = 3
 
 // SubmissionFlagWantScores: classify: write the score of every class to the reply.
 const SubmissionFlagWantScores = 1
@@ -407,8 +452,91 @@ const StatusDeadlineExceeded = 1
 // StatusDraining: the server is stopping; nothing was run.
 const StatusDraining = 2
 
-// StatusModelError: the model raised; the reply holds `length` bytes of UTF-8 that say why.
+// StatusModelError: the model raised; the reply holds UTF-8 that says why.
 const StatusModelError = 3
+
+// StatusMore: prompt: not the last completion; there is more text, see "Streaming".
+const StatusMore = 4
+
+// StatusCancelled: prompt: the client asked for it; the text so far stands.
+const StatusCancelled = 5
+
+// StatusInvalid: prompt: the text is no UTF-8, or empty, or too long for the model, or a parameter is out of range; the reply says which.
+const StatusInvalid = 6
+
+// StatusUnavailable: prompt: the endpoint behind the generator does not answer; the reply says more, as for those below.
+const StatusUnavailable = 7
+
+// StatusUnauthorized: prompt: the endpoint does not accept the server's key.
+const StatusUnauthorized = 8
+
+// StatusRateLimited: prompt: the endpoint refuses more requests for now.
+const StatusRateLimited = 9
+
+// StatusTimedOut: prompt: the endpoint took too long.
+const StatusTimedOut = 10
+
+// StatusBroken: prompt: the endpoint broke off; the text so far stands.
+const StatusBroken = 11
+
+// CompletionFlagTruncated: prompt: the reply was full; the text ends before the generator did, at a character's boundary.
+const CompletionFlagTruncated = 1
+
+// ControlBytes is the size of Control in memory.
+const ControlBytes = 128
+
+// ControlAcknowledgedAt is the offset of control.acknowledged.
+const ControlAcknowledgedAt = 0
+
+// ControlCancelAt is the offset of control.cancel.
+const ControlCancelAt = 4
+
+// Control is a private copy of the struct control of layout.md.
+type Control struct {
+	Acknowledged uint32
+	Cancel       uint32
+}
+
+// DecodeControl copies the fields out of b, which holds at least ControlBytes bytes.
+func DecodeControl(b []byte) Control {
+	_ = b[ControlBytes-1]
+	return Control{
+		Acknowledged: binary.LittleEndian.Uint32(b[0:]),
+		Cancel:       binary.LittleEndian.Uint32(b[4:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least ControlBytes bytes.
+func (s Control) Encode(b []byte) {
+	_ = b[ControlBytes-1]
+	binary.LittleEndian.PutUint32(b[0:], s.Acknowledged)
+	binary.LittleEndian.PutUint32(b[4:], s.Cancel)
+}
+
+// ProgressBytes is the size of Progress in memory.
+const ProgressBytes = 128
+
+// ProgressLengthAt is the offset of progress.length.
+const ProgressLengthAt = 0
+
+// Progress is a private copy of the struct progress of layout.md.
+type Progress struct {
+	Length uint32
+}
+
+// DecodeProgress copies the fields out of b, which holds at least ProgressBytes bytes.
+func DecodeProgress(b []byte) Progress {
+	_ = b[ProgressBytes-1]
+	return Progress{
+		Length: binary.LittleEndian.Uint32(b[0:]),
+	}
+}
+
+// Encode writes the fields to b, which holds at least ProgressBytes bytes.
+func (s Progress) Encode(b []byte) {
+	_ = b[ProgressBytes-1]
+	binary.LittleEndian.PutUint32(b[0:], s.Length)
+}
 
 // FrameBytes is the size of Frame in memory.
 const FrameBytes = 16
@@ -517,18 +645,28 @@ const LaneRequestKindAt = 0
 // LaneRequestSlotCountAt is the offset of lane_request.slot_count.
 const LaneRequestSlotCountAt = 4
 
+// LaneRequestSlotBytesAt is the offset of lane_request.slot_bytes.
+const LaneRequestSlotBytesAt = 8
+
+// LaneRequestReplyBytesAt is the offset of lane_request.reply_bytes.
+const LaneRequestReplyBytesAt = 12
+
 // LaneRequest is a private copy of the struct lane_request of layout.md.
 type LaneRequest struct {
-	Kind      uint32
-	SlotCount uint32
+	Kind       uint32
+	SlotCount  uint32
+	SlotBytes  uint32
+	ReplyBytes uint32
 }
 
 // DecodeLaneRequest copies the fields out of b, which holds at least LaneRequestBytes bytes.
 func DecodeLaneRequest(b []byte) LaneRequest {
 	_ = b[LaneRequestBytes-1]
 	return LaneRequest{
-		Kind:      binary.LittleEndian.Uint32(b[0:]),
-		SlotCount: binary.LittleEndian.Uint32(b[4:]),
+		Kind:       binary.LittleEndian.Uint32(b[0:]),
+		SlotCount:  binary.LittleEndian.Uint32(b[4:]),
+		SlotBytes:  binary.LittleEndian.Uint32(b[8:]),
+		ReplyBytes: binary.LittleEndian.Uint32(b[12:]),
 	}
 }
 
@@ -537,6 +675,8 @@ func (s LaneRequest) Encode(b []byte) {
 	_ = b[LaneRequestBytes-1]
 	binary.LittleEndian.PutUint32(b[0:], s.Kind)
 	binary.LittleEndian.PutUint32(b[4:], s.SlotCount)
+	binary.LittleEndian.PutUint32(b[8:], s.SlotBytes)
+	binary.LittleEndian.PutUint32(b[12:], s.ReplyBytes)
 }
 
 // WelcomeBytes is the size of Welcome in memory.
