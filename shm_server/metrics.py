@@ -10,6 +10,7 @@ from .server import Server
 HELP = {
     "echoes": "Echo requests answered",
     "classifications": "Images classified",
+    "prompts": "Prompts answered",
     "batches": "Batches taken from the rings",
     "expired": "Requests whose deadline had passed before they were taken",
     "refused": "Requests refused because the server was stopping",

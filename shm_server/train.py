@@ -97,8 +97,9 @@ def train(
         "licence": licence,
         "intended_use": INTENDED_USE,
     }
-    # A network never compiled has no optimizer, whose state would triple the file.
-    served = tutorial_cnn(len(pictures.class_names))
+    # A network never compiled has no optimizer, whose state would triple the file.  Nor does it need a
+    # random start, whose description changes between versions of Keras: older ones would refuse it.
+    served = tutorial_cnn(len(pictures.class_names), kernel_initializer="zeros")
     served.set_weights(model.get_weights())
     served.save(output)
     write_card(output, card)

@@ -1,0 +1,138 @@
+package shm
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"image"
+	"math"
+	"slices"
+	"time"
+
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/session"
+)
+
+// PixelBytes is the size of an image as the model sees it: 32 x 32 pixels, planar RGB (1024 bytes red, then green,
+// then blue; each row by row from the top).
+const PixelBytes = layout.ImageBytes
+
+// A Result is the model's answer.
+type Result struct {
+	Label     string
+	Class     int           // Label's index in Info.Classes
+	Score     float32       // probability of Label, 0 to 1
+	Scores    []float32     // of every class; nil unless asked for by WithScores
+	Batch     int           // how many images the model ran together with this one, itself counted
+	QueueTime time.Duration // from the call until the server took it
+	ModelTime time.Duration // from there until the model had its result
+}
+
+// ClassifyImage classifies any picture: its middle square, scaled to 32 x 32 pixels. See PixelsFromImage.
+func (c *Client) ClassifyImage(ctx context.Context, img image.Image, opts ...CallOption) (Result, error) {
+	var pixels [PixelBytes]byte // scaled before a slot is claimed: a large picture takes a while
+	if err := PixelsFromImage(pixels[:], img); err != nil {
+		return Result{}, err
+	}
+	return c.Classify(ctx, pixels[:], opts...)
+}
+
+// Classify classifies PixelBytes bytes of pixels. It waits for a free slot.
+func (c *Client) Classify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
+	return c.classify(ctx, pixels, opts, (*session.Session).Claim)
+}
+
+// TryClassify is Classify that returns ErrRingFull when every slot is taken.
+func (c *Client) TryClassify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
+	return c.classify(ctx, pixels, opts, tryClaim)
+}
+
+func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, claim claim) (Result, error) {
+	s, slot, err := c.fill(ctx, pixels, claim)
+	if err != nil {
+		return Result{}, err
+	}
+	result, owned, err := classify(ctx, s, slot, opts)
+	if owned {
+		s.Release(slot)
+	}
+	return result, err
+}
+
+type claim func(*session.Session, context.Context) (uint32, error)
+
+func tryClaim(s *session.Session, _ context.Context) (uint32, error) { return s.TryClaim() }
+
+// fill claims a slot and writes pixels to it.
+func (c *Client) fill(ctx context.Context, pixels []byte, claim claim) (*session.Session, uint32, error) {
+	if len(pixels) != PixelBytes {
+		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
+	}
+	conn, err := c.connection()
+	if err != nil {
+		return nil, 0, err
+	}
+	slot, err := claim(conn.Session, ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	copy(conn.Slot(slot), pixels)
+	return conn.Session, slot, nil
+}
+
+// classify runs the model on an owned slot, and copies out of the reply while the slot still is.
+func classify(ctx context.Context, s *session.Session, slot uint32, opts []CallOption) (result Result, owned bool, err error) {
+	option := collectCall(opts)
+	var flags uint16
+	if option.wantScores {
+		flags = layout.SubmissionFlagWantScores
+	}
+	done, owned, err := s.Call(ctx, slot, layout.OpClassify, flags)
+	if err == nil {
+		err = statusError(done, s, slot)
+	}
+	if err != nil {
+		return Result{}, owned, err
+	}
+	classes := s.Metadata.Classes
+	if uint64(done.Label) >= uint64(len(classes)) {
+		return Result{}, owned, fault.Violated("label", "class %d, there are %d", done.Label, len(classes))
+	}
+	result = Result{
+		Label:     classes[done.Label],
+		Class:     int(done.Label),
+		Score:     done.Score,
+		Batch:     int(done.Batch),
+		QueueTime: time.Duration(done.QueueNS),
+		ModelTime: time.Duration(done.ModelNS),
+	}
+	if option.wantScores {
+		if uint64(done.Length) != 4*uint64(len(classes)) {
+			return Result{}, owned, fault.Violated("length", "%d bytes of scores for %d classes", done.Length, len(classes))
+		}
+		result.Scores = appendScores(option.scores, s.Reply(slot)[:done.Length])
+	}
+	return result, owned, nil
+}
+
+func appendScores(dst []float32, reply []byte) []float32 {
+	dst = slices.Grow(dst, len(reply)/4)
+	for ; len(reply) >= 4; reply = reply[4:] {
+		dst = append(dst, math.Float32frombits(binary.LittleEndian.Uint32(reply)))
+	}
+	return dst
+}
+
+// statusError turns a completion's status, which the lane has checked, into an error.
+func statusError(done layout.Completion, s *session.Session, slot uint32) error {
+	switch done.Status {
+	case layout.StatusDeadlineExceeded:
+		return ErrDeadlineExceeded
+	case layout.StatusDraining:
+		return ErrDraining
+	case layout.StatusModelError:
+		return &ModelError{Message: string(s.Reply(slot)[:done.Length])}
+	}
+	return nil
+}

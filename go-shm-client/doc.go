@@ -1,0 +1,23 @@
+// Package shm calls a model that lives in a Python process on the same machine, through memory that both map. A
+// request is a few stores, an answer is a few loads; a socket is touched only to wake a side that sleeps.
+//
+//	client, err := shm.Dial(ctx, shm.DefaultSocket)
+//	if err != nil {
+//		return err
+//	}
+//	defer client.Close()
+//	result, err := client.ClassifyImage(ctx, img)   // any image.Image
+//	fmt.Println(result.Label, result.Score)
+//
+// Pixels that are computed anyway can be written where the model reads them:
+//
+//	slot, err := client.ReserveImage(ctx)
+//	defer slot.Release()
+//	fill(slot.Pixels())                             // 3 x 32 x 32 bytes, planar RGB
+//	result, err := slot.Classify(ctx)
+//
+// A Client is safe for concurrent use, and meant to be shared: its slots are. When all of them are taken, calls wait
+// for one until their context ends; the Try variants return ErrRingFull. A call whose context ends while the server
+// works on it returns at once, and its slot is used again when the server is done with it. When the server goes away,
+// the calls in flight fail with ErrServerGone, none is retried, and the client reconnects in the background.
+package shm

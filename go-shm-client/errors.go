@@ -1,0 +1,42 @@
+package shm
+
+import (
+	"go-shm-client/internal/doorbell"
+	"go-shm-client/internal/fault"
+)
+
+// What can go wrong, for errors.Is.
+var (
+	// ErrRingFull: every slot is taken. Only Try variants return it, the others wait.
+	ErrRingFull = fault.RingFull
+	// ErrServerGone: the server died, hung up or broke the protocol, or there is none now. Calls in flight are lost.
+	ErrServerGone = fault.ServerGone
+	// ErrDraining: the server is stopping and takes no new work.
+	ErrDraining = fault.Draining
+	// ErrDeadlineExceeded: the context's deadline passed, here or at the server. It is context.DeadlineExceeded and
+	// os.ErrDeadlineExceeded too.
+	ErrDeadlineExceeded = fault.DeadlineExceeded
+	// ErrModel: the model failed; errors.As gives the *ModelError. Other calls are not affected.
+	ErrModel = fault.Model
+	// ErrProtocol: server and client do not understand each other.
+	ErrProtocol = fault.Protocol
+	// ErrPixelCount: the pixels are not PixelBytes bytes. Nothing was sent.
+	ErrPixelCount = fault.PixelCount
+	// ErrImageSize: the image is empty, or more than 65535 pixels wide or high. Nothing was sent.
+	ErrImageSize = fault.ImageSize
+	// ErrSlotReleased: the slot's lease is over: it was released, or its last call's context ended in flight.
+	ErrSlotReleased = fault.SlotReleased
+	// ErrSlotBusy: another goroutine's call is using the slot.
+	ErrSlotBusy = fault.SlotBusy
+	// ErrClosed: the client was closed. It is os.ErrClosed.
+	ErrClosed = fault.Closed
+)
+
+// A ModelError is what the model said when it failed.
+type ModelError = fault.ModelError
+
+// A RefusedError is the server's no to a connection: another layout version, too many sessions, another user, ...
+type RefusedError = doorbell.RefusedError
+
+// Reason is a RefusedError's reason.
+type Reason = doorbell.Reason

@@ -1,0 +1,104 @@
+// Package integration tests the client against real servers: Python processes that are stopped and killed.
+//
+// SHM_PYTHON names the interpreter that has shm_server installed; `make test-go` sets it.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	shm "go-shm-client"
+)
+
+// server is a running tests/stub_server.py.
+type server struct {
+	t       *testing.T
+	path    string
+	command *exec.Cmd
+	log     lockedBuffer
+	ended   chan struct{}
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+// start starts a server at path ("" for a new one) and waits until it listens.
+func start(t *testing.T, path, kind string, args ...string) *server {
+	t.Helper()
+	python := os.Getenv("SHM_PYTHON")
+	if python == "" {
+		t.Skip("SHM_PYTHON is not set: run `make test-go`")
+	}
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "sock")
+	}
+	s := &server{t: t, path: path, ended: make(chan struct{})}
+	s.command = exec.Command(python, append([]string{"../../tests/stub_server.py", kind, path}, args...)...)
+	s.command.Stdout, s.command.Stderr = &s.log, &s.log
+	if err := s.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = s.command.Wait() // killed on purpose, mostly
+		close(s.ended)
+	}()
+	t.Cleanup(func() { s.signal(syscall.SIGKILL) })
+	s.waitFor("listening on")
+	return s
+}
+
+func (s *server) waitFor(text string) {
+	s.t.Helper()
+	for end := time.Now().Add(time.Minute); !strings.Contains(s.log.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("the server never said %q:\n%s", text, s.log.String())
+		}
+	}
+}
+
+// signal sends a signal and waits for the end of the server.
+func (s *server) signal(number syscall.Signal) {
+	_ = s.command.Process.Signal(number) // it may have ended before
+	<-s.ended
+}
+
+func dial(t *testing.T, s *server, opts ...shm.Option) *shm.Client {
+	t.Helper()
+	client, err := shm.Dial(soon(t), s.path, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// soon is a context that no call of a passing test outlives.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func gray(level byte) []byte { return bytes.Repeat([]byte{level}, shm.PixelBytes) }

@@ -1,0 +1,149 @@
+package fakeserver
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"go-shm-client/internal/doorbell"
+	"go-shm-client/internal/layout"
+)
+
+// Classes are the names of the fake model's classes.
+var Classes = []string{"dark", "bright"}
+
+// Listener accepts sessions on a real socket and serves each on a real mapping.
+type Listener struct {
+	Path      string
+	Slots     uint32 // of a session that asks for none
+	Behaviour func() Behaviour
+	Refuse    func() *doorbell.RefusedError // nil, or what to answer a hello with
+
+	listener *net.UnixListener
+	mu       sync.Mutex
+	sessions []*Session
+	all      sync.WaitGroup
+}
+
+// Listen begins to accept.
+func (l *Listener) Listen() error {
+	var err error
+	if l.listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: l.Path, Net: "unix"}); err != nil {
+		return err
+	}
+	l.all.Add(1)
+	go func() {
+		defer l.all.Done()
+		for {
+			conn, err := l.listener.AcceptUnix()
+			if err != nil {
+				return
+			}
+			if session := l.shake(conn); session != nil {
+				l.mu.Lock()
+				l.sessions = append(l.sessions, session)
+				l.mu.Unlock()
+				l.all.Add(1)
+				go func() {
+					defer l.all.Done()
+					session.run(l.Behaviour())
+				}()
+			}
+		}
+	}()
+	return nil
+}
+
+// Last is the session accepted last, or nil.
+func (l *Listener) Last() *Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.sessions) == 0 {
+		return nil
+	}
+	return l.sessions[len(l.sessions)-1]
+}
+
+// Close stops accepting and kills every session.
+func (l *Listener) Close() {
+	l.listener.Close()
+	l.mu.Lock()
+	for _, session := range l.sessions {
+		session.Kill()
+	}
+	l.mu.Unlock()
+	l.all.Wait()
+}
+
+func (l *Listener) shake(conn *net.UnixConn) *Session {
+	hello := make([]byte, layout.FrameBytes+layout.HelloBytes+layout.LaneRequestBytes)
+	if _, err := io.ReadFull(conn, hello); err != nil {
+		conn.Close()
+		return nil
+	}
+	if l.Refuse != nil {
+		if refusal := l.Refuse(); refusal != nil {
+			conn.Write(ReasonMessage(layout.FrameKindRefusal, uint16(refusal.Reason), refusal.Message))
+			conn.Close()
+			return nil
+		}
+	}
+	slots := layout.DecodeLaneRequest(hello[layout.FrameBytes+layout.HelloBytes:]).SlotCount
+	if slots == 0 {
+		slots = l.Slots
+	}
+	header, lane := Header(slots)
+	file := SharedFile(int64(header.SegmentBytes))
+	defer file.Close()
+	memory := must(syscall.Mmap(int(file.Fd()), 0, int(header.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))
+	Encode(memory, header, lane)
+	welcome := WelcomeMessage(header.SegmentBytes, Epoch)
+	if _, _, err := conn.WriteMsgUnix(welcome, syscall.UnixRights(int(file.Fd())), nil); err != nil {
+		conn.Close()
+		return nil
+	}
+	return newSession(conn, memory, lane)
+}
+
+// SharedFile is a file in memory that no name leads to. (memfd_create is not in package syscall.)
+func SharedFile(size int64) *os.File {
+	file := must(os.CreateTemp("/dev/shm", "fakeserver-*"))
+	if err := os.Remove(file.Name()); err != nil {
+		panic(err)
+	}
+	if err := file.Truncate(size); err != nil {
+		panic(err)
+	}
+	return file
+}
+
+// WelcomeMessage is a whole welcome.
+func WelcomeMessage(segmentBytes, epoch uint64) []byte {
+	metadata := must(json.Marshal(doorbell.Metadata{Server: "fakeserver", Model: "brightness", Classes: Classes}))
+	body := make([]byte, layout.WelcomeBytes, layout.WelcomeBytes+len(metadata))
+	layout.Welcome{
+		LayoutMajor:   layout.LayoutMajor,
+		LayoutMinor:   layout.LayoutMinor,
+		MetadataBytes: uint32(len(metadata)),
+		SegmentBytes:  segmentBytes,
+		Epoch:         epoch,
+	}.Encode(body)
+	return Message(layout.FrameKindWelcome, append(body, metadata...))
+}
+
+// ReasonMessage is a whole refusal or goodbye.
+func ReasonMessage(kind, reason uint16, text string) []byte {
+	body := make([]byte, layout.ReasonBodyBytes)
+	layout.ReasonBody{Reason: reason, MessageBytes: uint32(len(text))}.Encode(body)
+	return Message(kind, append(body, text...))
+}
+
+// Message is a frame head and its body.
+func Message(kind uint16, body []byte) []byte {
+	head := make([]byte, layout.FrameBytes)
+	layout.Frame{Magic: layout.FrameMagic, Kind: kind, BodyBytes: uint32(len(body))}.Encode(head)
+	return append(head, body...)
+}

@@ -1,0 +1,94 @@
+package fakeserver
+
+import (
+	"encoding/binary"
+	"math"
+	"net"
+	"sync"
+	"syscall"
+
+	"go-shm-client/internal/layout"
+)
+
+// Session is one client's session.
+type Session struct {
+	*Server
+	Conn   *net.UnixConn
+	memory []byte
+	bells  chan struct{}
+	stop   chan struct{}
+	once   sync.Once
+}
+
+func newSession(conn *net.UnixConn, memory []byte, lane layout.Lane) *Session {
+	s := &Session{Conn: conn, memory: memory, bells: make(chan struct{}, 1), stop: make(chan struct{})}
+	s.Server = New(memory, lane, func() { _, _ = conn.Write([]byte{layout.Bell}) })
+	return s
+}
+
+func (s *Session) run(b Behaviour) {
+	if b.Answer == nil {
+		b.Answer = EchoOrClassify
+	}
+	var reader sync.WaitGroup
+	reader.Add(1)
+	go func() {
+		defer reader.Done()
+		defer s.Kill()
+		var buffer [64]byte
+		for {
+			n, err := s.Conn.Read(buffer[:])
+			for _, b := range buffer[:n] {
+				if b != layout.Bell {
+					panic("client sent a byte that is no bell")
+				}
+			}
+			if err != nil || n == 0 {
+				return
+			}
+			select {
+			case s.bells <- struct{}{}:
+			default: // one is waiting
+			}
+		}
+	}()
+	s.Server.Run(b, s.bells, s.stop)
+	s.Conn.Close()
+	reader.Wait()
+	_ = syscall.Munmap(s.memory)
+}
+
+// Kill ends the session without a word.
+func (s *Session) Kill() { s.once.Do(func() { close(s.stop) }) }
+
+// Goodbye ends the session with a reason.
+func (s *Session) Goodbye(reason uint16, text string) {
+	_, _ = s.Conn.Write(ReasonMessage(layout.FrameKindGoodbye, reason, text))
+	s.Kill()
+}
+
+// EchoOrClassify does what a submission asks for. The model tells dark from bright by the first pixel, and fails
+// for the value 13.
+func EchoOrClassify(s *Server, got layout.Submission) {
+	if got.Op == layout.OpEcho {
+		s.Echo(got)
+		return
+	}
+	if s.Slot(got.Slot)[0] == 13 {
+		const complaint = "thirteen is unlucky"
+		s.Answer(got, layout.Completion{Status: layout.StatusModelError, Length: uint32(copy(s.Reply(got.Slot), complaint))})
+		return
+	}
+	bright := float32(s.Slot(got.Slot)[0]) / 255
+	c := layout.Completion{Score: 1 - bright, Batch: 1, QueueNS: 1000, ModelNS: 2000}
+	if bright > 0.5 {
+		c.Label, c.Score = 1, bright
+	}
+	if got.Flags&layout.SubmissionFlagWantScores != 0 {
+		reply := s.Reply(got.Slot)
+		binary.LittleEndian.PutUint32(reply[0:], math.Float32bits(1-bright))
+		binary.LittleEndian.PutUint32(reply[4:], math.Float32bits(bright))
+		c.Length = 8
+	}
+	s.Answer(got, c)
+}

@@ -1,0 +1,69 @@
+// Package fault holds the errors that callers of shm can tell apart. They are born at every level, so they live
+// below all of them; package shm shows them under its own name.
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+var (
+	RingFull     = errors.New("every slot is taken")
+	ServerGone   = errors.New("shm-server is gone")
+	Draining     = errors.New("shm-server is draining: it takes no new work")
+	Protocol     = errors.New("shm-server broke the protocol")
+	Model        = errors.New("the model failed")
+	PixelCount   = errors.New("an image is 3072 bytes, planar RGB")
+	ImageSize    = errors.New("image cannot be scaled")
+	SlotReleased = errors.New("the slot's lease is over")
+	SlotBusy     = errors.New("the slot is in use by another call")
+	Closed       = os.ErrClosed
+)
+
+// DeadlineExceeded also is context.DeadlineExceeded and os.ErrDeadlineExceeded.
+var DeadlineExceeded error = deadlineExceeded{}
+
+type deadlineExceeded struct{}
+
+func (deadlineExceeded) Error() string   { return "deadline exceeded" }
+func (deadlineExceeded) Timeout() bool   { return true }
+func (deadlineExceeded) Temporary() bool { return true }
+func (deadlineExceeded) Is(target error) bool {
+	return target == context.DeadlineExceeded || target == os.ErrDeadlineExceeded
+}
+
+// Context is why ctx ended: DeadlineExceeded, or the context's own error, and its cause where one was given.
+func Context(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = DeadlineExceeded
+	} else {
+		err = fmt.Errorf("call given up: %w", err)
+	}
+	if errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// ModelError is what the model said when it failed. It is Model.
+type ModelError struct{ Message string }
+
+func (e *ModelError) Error() string        { return Model.Error() + ": " + e.Message }
+func (e *ModelError) Is(target error) bool { return target == Model }
+
+// A Violation is a rule of layout.md that the server broke. It is Protocol.
+type Violation struct {
+	Rule   string // what was violated: "magic", "version", "geometry", "turn", "slot", ...
+	Detail string
+}
+
+func (e *Violation) Error() string        { return Protocol.Error() + ": " + e.Rule + ": " + e.Detail }
+func (e *Violation) Is(target error) bool { return target == Protocol }
+
+// Violated makes a Violation.
+func Violated(rule, format string, args ...any) error {
+	return &Violation{Rule: rule, Detail: fmt.Sprintf(format, args...)}
+}

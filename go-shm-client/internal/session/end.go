@@ -1,0 +1,60 @@
+package session
+
+import (
+	"runtime"
+	"time"
+)
+
+// hasten makes everybody leave the reaper role and nobody else take it. End must follow.
+func (l *Lane) hasten() { l.ending.Store(true) }
+
+// End ends the lane: what the server has answered is delivered, every other call in flight fails with failure, and so
+// does everything that comes later. It is called once, by the goroutine at the doorbell.
+//
+// It keeps the reaper role for good. So after its last reap nothing is delivered but failures, by the same finish
+// that delivers completions: each call in flight is finished exactly once, whether its owner spins, sleeps or has
+// left. Nothing comes to be in flight behind its back, since sealed is set under the submission's mutex before it
+// looks.
+func (l *Lane) End(failure error) {
+	l.hasten()
+	for tries := 0; !l.reaping.CompareAndSwap(false, true); tries++ {
+		if runtime.Gosched(); tries > 100 { // the holder was put off its processor
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+	l.reap()
+	l.failure = failure
+	l.submitting.Lock()
+	l.sealed = true
+	l.submitting.Unlock()
+	for slot := range l.calls {
+		// A load is enough: only a holder of the role takes a call out of flight, and that is us.
+		if c := &l.calls[slot]; inFlight(c.state.Load()) {
+			c.failed = true
+			l.finish(uint32(slot))
+		}
+	}
+	l.ended.Store(true)
+	close(l.over)
+	l.bury()
+}
+
+// bury collects the free slots, and with the last of them lets the memory go. Everybody who touches the memory holds
+// a slot meanwhile (or is the goroutine that runs End, which is through with it), so whoever has collected all of
+// them knows that nobody does: a lease that is being filled keeps the memory mapped.
+//
+// None is overlooked: a slot is either put into free before ended is stored, and End's own call finds it, or its
+// Release sees ended and collects it itself. A Claim that takes one out in between sees ended, too, and puts it back.
+func (l *Lane) bury() {
+	for {
+		select {
+		case <-l.free:
+			if l.returned.Add(1) == int64(len(l.calls)) {
+				l.hooks.Unmap()
+				return
+			}
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go-shm-client/internal/fakeserver"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
+)
+
+var errEnded = errors.New("ended by the test")
+
+// heapLane is a lane on heap memory, where the race detector sees every access, and what surrounds it: a goroutine at
+// the doorbell, and the server's side, which the test moves by hand or lets run.
+type heapLane struct {
+	*Lane
+	server      *fakeserver.Server
+	counters    *Counters
+	serverBells chan struct{} // the server's socket: one bell is as good as many
+	clientBells chan struct{}
+	end         chan error
+	ended       chan struct{} // the goroutine at the doorbell has returned
+	unmapped    atomic.Int32
+	stopServer  func()
+}
+
+func newHeapLane(t testing.TB, slots uint32, spin time.Duration) *heapLane {
+	t.Helper()
+	memory, lane := fakeserver.HeapSegment(slots)
+	geometry, err := segment.Check(memory, uint64(len(memory)), fakeserver.Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	areas, lane, err := geometry.Slice(memory, layout.LaneKindImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &heapLane{
+		counters:    new(Counters),
+		serverBells: make(chan struct{}, 1),
+		clientBells: make(chan struct{}, 1),
+		end:         make(chan error, 1),
+		ended:       make(chan struct{}),
+		stopServer:  func() {},
+	}
+	h.server = fakeserver.New(memory, lane, func() { signal(h.clientBells) })
+	h.Lane, err = NewLane(memory, areas, lane, spin, Hooks{
+		Ring:   func() { signal(h.serverBells) },
+		Broken: h.fail,
+		Unmap: func() {
+			// Whoever still touches the memory now is caught by the race detector, and reads nonsense without it.
+			for i := range memory {
+				memory[i] = 0xdb
+			}
+			h.unmapped.Add(1)
+		},
+	}, h.counters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(h.ended)
+		for {
+			select {
+			case <-h.clientBells:
+				h.counters.bellsReceived.Add(1)
+				h.Bell()
+			case err := <-h.end:
+				h.End(err)
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		h.kill()
+		<-h.ended
+	})
+	return h
+}
+
+func signal(bells chan struct{}) {
+	select {
+	case bells <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends the lane as a session would.
+func (h *heapLane) fail(cause error) {
+	h.hasten()
+	select {
+	case h.end <- cause:
+	default:
+	}
+}
+
+// run lets the server run until the test ends or kill is called.
+func (h *heapLane) run(b fakeserver.Behaviour) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		h.server.Run(b, h.serverBells, stop)
+	}()
+	h.stopServer = sync.OnceFunc(func() { close(stop); <-stopped })
+}
+
+// kill is the server's death.
+func (h *heapLane) kill() {
+	h.stopServer()
+	h.fail(errEnded)
+}
+
+// take waits for the next submission where the test is the server.
+func (h *heapLane) take(t testing.TB) layout.Submission {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
+		if got, ok := h.server.Take(); ok {
+			return got
+		}
+	}
+	t.Fatal("no submission came")
+	return layout.Submission{}
+}
+
+// outcome is what a Call returned.
+type outcome struct {
+	result layout.Completion
+	owned  bool
+	err    error
+}
+
+func (h *heapLane) call(ctx context.Context, slot uint32) <-chan outcome {
+	returned := make(chan outcome, 1)
+	go func() {
+		result, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+		returned <- outcome{result, owned, err}
+	}()
+	return returned
+}
+
+func (h *heapLane) mustClaim(t testing.TB) uint32 {
+	t.Helper()
+	slot, err := h.TryClaim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slot
+}
+
+// mustBeWhole checks that the lane is as it was made: every slot is free, once, and nobody counts as waiting.
+func (h *heapLane) mustBeWhole(t testing.TB) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); len(h.free) < len(h.calls) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Microsecond) // quarantined slots come back by themselves
+	}
+	seen := make([]bool, len(h.calls))
+	for range h.calls {
+		slot := h.mustClaim(t)
+		if seen[slot] {
+			t.Errorf("slot %d is free twice", slot)
+		}
+		seen[slot] = true
+	}
+	if slot, err := h.TryClaim(); err == nil {
+		t.Errorf("slot %d is free once too often", slot)
+	}
+	for slot := range h.calls {
+		c := &h.calls[slot]
+		if c.state.Load() != idle || len(c.wake) != 0 {
+			t.Errorf("slot %d: state %d with %d tokens left over", slot, c.state.Load(), len(c.wake))
+		}
+		h.Release(uint32(slot))
+	}
+	if n := h.waiters.Load(); n != 0 {
+		t.Errorf("%d waiters left over", n)
+	}
+}
+
+// fill writes 3072 bytes that only seed makes.
+func fill(pixels []byte, seed uint64) {
+	source := rand.NewPCG(seed, ^seed)
+	for at := 0; at < len(pixels); at += 8 {
+		binary.LittleEndian.PutUint64(pixels[at:], source.Uint64())
+	}
+}
+
+func seeded(t testing.TB) uint64 {
+	seed := rand.Uint64()
+	t.Logf("seed %#x", seed)
+	return seed
+}

@@ -1,0 +1,115 @@
+// Package session is one connection's life: claim a slot, publish it, wait for its completion, release it.
+//
+//	slot, err := lane.Claim(ctx)                       // a slot is a number; its bytes are lane.Slot(slot)
+//	completion, owned, err := lane.Call(ctx, slot, layout.OpEcho, 0)
+//	if owned { lane.Release(slot) }                    // not owned: the context ended first, the slot is quarantined
+//
+// Lane works on bytes and knows no socket, so it is raced on heap memory. Session puts it on a mapping and connects
+// it to a doorbell.
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
+	"go-shm-client/internal/ring"
+	"go-shm-client/internal/segment"
+)
+
+// apart keeps what different goroutines write off each other's cache lines.
+type apart [layout.LineBytes]byte
+
+// Lane is the client's side of one lane. Its methods may be called from any goroutine.
+type Lane struct {
+	geometry       layout.Lane // private copy, checked
+	slots, replies []byte
+	calls          []call // one for each slot
+	words          headerWords
+	hooks          Hooks
+	counters       *Counters
+	spinner        spinner
+
+	// free holds the numbers of the slots that nobody owns. First in, first out: calls in a row lie in slots in a
+	// row, which the server can run as one array without gathering them.
+	free chan uint32
+
+	_           apart
+	submitting  sync.Mutex
+	submissions *ring.Producer // guarded by submitting
+	sealed      bool           // guarded by submitting: the lane has ended, nothing is published any more
+
+	_           apart
+	reaping     atomic.Bool    // the reaper role is taken, see reap.go
+	completions *ring.Consumer // guarded by the role
+	poisoned    bool           // guarded by the role: the server broke the protocol, nothing more is read
+
+	_       apart
+	waiters atomic.Int64 // calls that nobody polls for: asleep, about to be, or abandoned
+	rung    atomic.Bool  // a bell came that no reap has followed yet
+
+	_        apart
+	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
+	ended    atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
+	over     chan struct{} // closed with ended
+	failure  error         // why the lane ended
+	returned atomic.Int64  // slots collected after the end, see bury
+}
+
+// headerWords are the words of the header that change during a session.
+type headerWords struct{ serverParked, clientParked, serverState *atomic.Uint32 }
+
+// Hooks connect a lane to its surroundings.
+type Hooks struct {
+	Ring   func()      // wake the server; must not block
+	Broken func(error) // the server broke the protocol: make somebody call End
+	Unmap  func()      // nobody touches the memory any more; called once, after End
+}
+
+// NewLane opens a fresh lane of the segment in memory, which segment.Check has accepted. spin is how long a call polls
+// for its completion before it sleeps.
+func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+	l := &Lane{
+		geometry: geometry,
+		slots:    areas.Slots,
+		replies:  areas.Replies,
+		calls:    make([]call, geometry.SlotCount),
+		hooks:    hooks,
+		counters: counters,
+		free:     make(chan uint32, geometry.SlotCount),
+		over:     make(chan struct{}),
+	}
+	l.spinner.start(spin)
+	for slot := range l.calls {
+		l.calls[slot].wake = make(chan struct{}, 1)
+		l.free <- uint32(slot)
+	}
+	var err error
+	if l.submissions, err = ring.NewProducer(areas.Submissions, 0); err != nil {
+		return nil, err
+	}
+	if l.completions, err = ring.NewConsumer(areas.Completions, 0); err != nil {
+		return nil, err
+	}
+	l.words, err = openHeaderWords(memory)
+	return l, err
+}
+
+func openHeaderWords(memory []byte) (words headerWords, err error) {
+	for _, word := range []struct {
+		offset int
+		target **atomic.Uint32
+	}{
+		{layout.HeaderServerParkedAt, &words.serverParked},
+		{layout.HeaderClientParkedAt, &words.clientParked},
+		{layout.HeaderServerStateAt, &words.serverState},
+	} {
+		if *word.target, err = machine.Word32(memory, word.offset); err != nil {
+			return headerWords{}, fault.Violated("geometry", "header: %v", err)
+		}
+	}
+	return words, nil
+}

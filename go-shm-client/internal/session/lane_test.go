@@ -1,0 +1,332 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"go-shm-client/internal/fakeserver"
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
+)
+
+// background is enough for a call that must not wait for long.
+func background(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestACallBringsItsCompletionBack(t *testing.T) {
+	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
+		h := newHeapLane(t, 4, spin)
+		slot := h.mustClaim(t)
+		fill(h.Slot(slot), 1)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		before := machine.Now()
+		returned := h.call(ctx, slot)
+		got := h.take(t)
+		deadline, _ := ctx.Deadline()
+		if got.Slot != slot || got.Op != layout.OpEcho || got.Length != layout.ImageBytes || got.RequestID != 0 {
+			t.Errorf("%s: submitted %+v", name, got)
+		}
+		if off := int64(got.Deadline) - machine.At(deadline); off < -1e6 || off > 1e6 {
+			t.Errorf("%s: deadline is off by %d ns", name, off)
+		}
+		if int64(got.Submitted) < before || int64(got.Submitted) > machine.Now() {
+			t.Errorf("%s: submitted at %d", name, got.Submitted)
+		}
+		h.server.Echo(got)
+		o := <-returned
+		if o.err != nil || !o.owned || o.result.Checksum != fakeserver.Checksum(h.Slot(slot)) {
+			t.Errorf("%s: %+v", name, o)
+		}
+		h.Release(slot)
+		cancel()
+		h.mustBeWhole(t)
+	}
+}
+
+func TestASlotEndsWhereTheNextOneBegins(t *testing.T) {
+	h := newHeapLane(t, 4, 0)
+	for slot := range uint32(4) {
+		if b := h.Slot(slot); len(b) != layout.ImageBytes || cap(b) != layout.ImageBytes {
+			t.Errorf("slot %d: len %d, cap %d", slot, len(b), cap(b))
+		}
+		if b := h.Reply(slot); len(b) != fakeserver.ReplyBytes || cap(b) != fakeserver.ReplyBytes {
+			t.Errorf("reply %d: len %d, cap %d", slot, len(b), cap(b))
+		}
+	}
+}
+
+func TestFreeSlotsAreClaimedInTurn(t *testing.T) {
+	h := newHeapLane(t, 4, 0)
+	for i := range uint32(12) {
+		slot := h.mustClaim(t)
+		if slot != i%4 {
+			t.Errorf("claim %d gave slot %d", i, slot)
+		}
+		h.Release(slot)
+	}
+}
+
+func TestAFullRingIsWaitedForOrReported(t *testing.T) {
+	h := newHeapLane(t, 2, 0)
+	h.mustClaim(t)
+	second := h.mustClaim(t)
+	if _, err := h.TryClaim(); err != fault.RingFull {
+		t.Errorf("TryClaim: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if _, err := h.Claim(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fault.DeadlineExceeded) {
+		t.Errorf("Claim until a deadline: %v", err)
+	}
+	claimed := make(chan uint32)
+	go func() {
+		slot, err := h.Claim(background(t))
+		if err != nil {
+			t.Error(err)
+		}
+		claimed <- slot
+	}()
+	select {
+	case slot := <-claimed:
+		t.Errorf("claimed slot %d of a full ring", slot)
+	case <-time.After(10 * time.Millisecond):
+	}
+	h.Release(second)
+	if slot := <-claimed; slot != second {
+		t.Errorf("claimed slot %d, released was %d", slot, second)
+	}
+}
+
+func TestACancelledCallQuarantinesItsSlotUntilTheServerIsDone(t *testing.T) {
+	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
+		h := newHeapLane(t, 2, spin)
+		slot := h.mustClaim(t)
+		cause := errors.New("the user left")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		returned := h.call(ctx, slot)
+		got := h.take(t)
+		cancel(cause)
+		o := <-returned
+		if o.owned || !errors.Is(o.err, context.Canceled) || !errors.Is(o.err, cause) {
+			t.Errorf("%s: %+v", name, o)
+		}
+		other := h.mustClaim(t)
+		if _, err := h.TryClaim(); err != fault.RingFull {
+			t.Errorf("%s: the quarantined slot was claimed: %v", name, err)
+		}
+		h.server.Echo(got) // rings, since the abandoned call counts as a waiter
+		h.Release(other)
+		h.mustBeWhole(t)
+	}
+}
+
+func TestADoneContextSubmitsNothing(t *testing.T) {
+	h := newHeapLane(t, 1, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	slot := h.mustClaim(t)
+	_, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+	if !owned || !errors.Is(err, context.Canceled) {
+		t.Errorf("owned %v, %v", owned, err)
+	}
+	if _, some := h.server.Take(); some {
+		t.Error("submitted all the same")
+	}
+}
+
+func TestADrainingServerGetsNoNewClaims(t *testing.T) {
+	h := newHeapLane(t, 2, 0)
+	slot := h.mustClaim(t)
+	returned := h.call(background(t), slot)
+	got := h.take(t)
+	h.server.Drain()
+	if _, err := h.TryClaim(); !errors.Is(err, fault.Draining) {
+		t.Errorf("TryClaim: %v", err)
+	}
+	if _, err := h.Claim(context.Background()); !errors.Is(err, fault.Draining) {
+		t.Errorf("Claim: %v", err)
+	}
+	h.server.Echo(got)
+	if o := <-returned; o.err != nil {
+		t.Errorf("the call in flight: %v", o.err)
+	}
+}
+
+func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
+	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
+		h := newHeapLane(t, 5, spin)
+		var returned []<-chan outcome
+		for range 3 {
+			returned = append(returned, h.call(background(t), h.mustClaim(t)))
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		gone := h.call(ctx, h.mustClaim(t))
+		lease := h.mustClaim(t)
+		waiting := make(chan error)
+		go func() {
+			_, err := h.Claim(context.Background())
+			waiting <- err
+		}()
+		byslot := make(map[uint32]layout.Submission)
+		for range 4 {
+			got := h.take(t)
+			byslot[got.Slot] = got
+		}
+		cancel()
+		if o := <-gone; o.owned {
+			t.Errorf("%s: %+v", name, o)
+		}
+		h.stopServer()
+		h.server.Echo(byslot[1])
+		h.fail(errEnded)
+		<-h.ended
+		for slot, r := range returned {
+			o := <-r
+			if !o.owned || (slot == 1) != (o.err == nil) || slot != 1 && o.err != errEnded {
+				t.Errorf("%s: slot %d: %+v", name, slot, o)
+			}
+		}
+		if err := <-waiting; err != errEnded {
+			t.Errorf("%s: Claim: %v", name, err)
+		}
+		if _, err := h.TryClaim(); err != errEnded {
+			t.Errorf("%s: TryClaim: %v", name, err)
+		}
+		for slot := range uint32(3) {
+			h.Release(slot)
+		}
+		if h.unmapped.Load() != 0 {
+			t.Fatalf("%s: unmapped under a lease", name)
+		}
+		fill(h.Slot(lease), 7)
+		if _, owned, err := h.Call(background(t), lease, layout.OpEcho, 0); !owned || err != errEnded {
+			t.Errorf("%s: a call after the end: owned %v, %v", name, owned, err)
+		}
+		h.Release(lease)
+		if n := h.unmapped.Load(); n != 1 {
+			t.Errorf("%s: unmapped %d times", name, n)
+		}
+		if _, err := h.Claim(context.Background()); err != errEnded {
+			t.Errorf("%s: a claim after all: %v", name, err)
+		}
+	}
+}
+
+func TestHostileCompletionsEndTheLane(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		rule   string
+		answer func(h *heapLane, got layout.Submission)
+	}{
+		{"a slot that there is not", "slot", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: 4, RequestID: got.RequestID})
+		}},
+		{"slot 2^32-1", "slot", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: 1<<32 - 1, RequestID: got.RequestID})
+		}},
+		{"a slot that is free", "slot", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot + 1, RequestID: got.RequestID})
+		}},
+		{"the request before", "request_id", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID - 1})
+		}},
+		{"a status that there is not", "status", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Status: 4})
+		}},
+		{"a reply longer than its place", "length", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Length: fakeserver.ReplyBytes + 1})
+		}},
+		{"a reply of 4 GiB", "length", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Length: 1<<32 - 1})
+		}},
+		{"a turn neither old nor new", "turn", func(h *heapLane, got layout.Submission) {
+			h.server.PublishTurn(99)
+		}},
+	} {
+		for mode, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
+			h := newHeapLane(t, 4, spin)
+			returned := h.call(background(t), h.mustClaim(t))
+			c.answer(h, h.take(t))
+			<-h.ended
+			o := <-returned
+			var violation *fault.Violation
+			if !o.owned || !errors.As(o.err, &violation) || violation.Rule != c.rule {
+				t.Errorf("%s, %s: %+v, want %q", c.name, mode, o, c.rule)
+			}
+		}
+	}
+}
+
+func TestACompletionThatComesTwiceEndsTheLaneButKeepsItsResult(t *testing.T) {
+	h := newHeapLane(t, 4, 0)
+	slot := h.mustClaim(t)
+	returned := h.call(background(t), slot)
+	other := h.call(background(t), h.mustClaim(t))
+	got, _ := h.take(t), h.take(t)
+	if got.Slot != slot {
+		slot, returned, other = got.Slot, other, returned
+	}
+	h.server.Answer(got, layout.Completion{Checksum: 5})
+	if o := <-returned; o.err != nil || o.result.Checksum != 5 {
+		t.Errorf("%+v", o)
+	}
+	h.server.Publish(layout.Completion{Slot: slot, RequestID: got.RequestID, Checksum: 6})
+	if o := <-other; !errors.Is(o.err, fault.Protocol) || !o.owned {
+		t.Errorf("the other call: %+v", o)
+	}
+}
+
+func TestTheSpinBudgetShrinksWhenItDoesNotPayAndComesBackWhenItWould(t *testing.T) {
+	var s spinner
+	s.full = int64(100 * time.Microsecond)
+	s.effective.Store(s.full)
+	for range 10 {
+		s.missed()
+	}
+	if s.budget() != 0 {
+		t.Errorf("after ten misses: %d", s.budget())
+	}
+	s.answered(machine.Now() - int64(time.Millisecond))
+	if s.budget() != 0 {
+		t.Errorf("after a call of 1 ms: %d", s.budget())
+	}
+	s.answered(machine.Now())
+	if s.budget() != s.full {
+		t.Errorf("after a short call: %d", s.budget())
+	}
+}
+
+func TestTheHotPathAllocatesNothing(t *testing.T) {
+	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": 100 * time.Microsecond} {
+		h := newHeapLane(t, 4, spin)
+		h.run(fakeserver.Behaviour{Answer: func(s *fakeserver.Server, got layout.Submission) { s.Answer(got, layout.Completion{}) }})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		if n := testing.AllocsPerRun(200, func() {
+			slot, err := h.Claim(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+			if err != nil || !owned {
+				t.Fatal(owned, err)
+			}
+			h.Release(slot)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations a call", name, n)
+		}
+		cancel()
+	}
+}
+
+func TestErrClosedIsTheStandardOne(t *testing.T) {
+	if fault.Closed != os.ErrClosed {
+		t.Error("it is not")
+	}
+}

@@ -1,0 +1,162 @@
+package session
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// maxStates keeps the test to a few seconds.
+const maxStates = 1_500_000
+
+// explorer remembers the states that it has seen by 64-bit hashes: two of a million states share one with a
+// probability of 1 in 30 million.
+type explorer struct {
+	rules
+	seed  maphash.Seed
+	seen  map[uint64]uint64 // a state's hash, and the hash of the one that it was reached from
+	todo  []world
+	wrong string
+	at    world // where it went wrong
+}
+
+func (e *explorer) fail(w world, format string, args ...any) {
+	if e.wrong == "" {
+		e.wrong, e.at = fmt.Sprintf(format, args...), w
+	}
+}
+
+func (e *explorer) touch(w *world, who string) {
+	if w.unmapped {
+		e.fail(*w, "%s touches memory that is unmapped", who)
+	}
+}
+
+func (e *explorer) hash(w world) uint64 { return maphash.Comparable(e.seed, w) }
+
+func (r rules) start() (w world) {
+	w.threads[2].at = bellRead
+	w.threads[3].at = serverNext
+	w.free = [2]bool{true, true}
+	w.left = r.calls
+	return w
+}
+
+// explore tries everything, and returns what is wrong, with the way that leads there.
+func explore(t *testing.T, r rules) (wrong string) {
+	t.Helper()
+	e := &explorer{rules: r, seed: maphash.MakeSeed(), seen: make(map[uint64]uint64)}
+	start := r.start()
+	e.seen[e.hash(start)] = 0
+	e.todo = append(e.todo, start)
+	for len(e.todo) > 0 && e.wrong == "" {
+		w := e.todo[len(e.todo)-1]
+		e.todo = e.todo[:len(e.todo)-1]
+		from, moved := e.hash(w), false
+		e.next(w, func(next world) {
+			moved = true
+			if hash := e.hash(next); e.wrong != "" {
+				e.at = next
+				e.seen[hash] = from
+			} else if _, ok := e.seen[hash]; !ok {
+				e.seen[hash] = from
+				e.todo = append(e.todo, next)
+			}
+		})
+		if !moved {
+			e.checkFinal(w)
+		}
+		if len(e.seen) > maxStates {
+			t.Fatal("too many states: the model was made too large")
+		}
+	}
+	t.Logf("%+v: %d states", r, len(e.seen))
+	if e.wrong == "" {
+		return ""
+	}
+	return e.wrong + "\n" + e.way()
+}
+
+// next adds every state that one step leads to.
+func (e *explorer) next(w world, add func(world)) {
+	forget := func(next world) {
+		for t := range next.threads {
+			next.threads[t].forget()
+		}
+		add(next)
+	}
+	for t := range w.threads {
+		e.step(w, t, forget)
+	}
+	e.stepCloser(w, forget)
+}
+
+// forget clears locals that are not read again, so that states which differ in nothing else are one.
+func (th *thread) forget() {
+	taking := th.at == takeLoad || th.at == takeSwap
+	reaping := th.at >= reapTake && th.at <= reapFree
+	leaving := th.at >= leaveStore && th.at <= leaveArmed
+	if !taking {
+		th.take, th.failed = 0, 0
+	}
+	if !leaving {
+		th.head = 0
+	}
+	if !leaving && !(taking && th.take == leaveDisarm) && !(reaping && th.reapThen == leaveStore) {
+		th.leaveThen = 0
+	}
+	if !reaping {
+		th.reapThen, th.got = 0, 0
+	}
+	if th.at != bury {
+		th.buryThen = 0
+	}
+	if th.at >= callRelease && th.at <= callOver || th.at == callClaim {
+		th.reaper, th.asleep = false, false
+	}
+}
+
+func (e *explorer) checkFinal(w world) {
+	for i := range 2 {
+		switch {
+		case w.threads[i].at != callOver:
+			e.fail(w, "caller %d waits for ever", i)
+		case w.token[i] != 0:
+			e.fail(w, "a token is left over")
+		case w.ended && (w.free[i] || !w.unmapped):
+			e.fail(w, "slot %d was not collected, or the memory is still mapped", i)
+		case !w.ended && (!w.free[i] || w.call[i] != idle):
+			e.fail(w, "slot %d is lost", i)
+		}
+	}
+	if w.waiters != 0 {
+		e.fail(w, "%d waiters are left over", w.waiters)
+	}
+}
+
+// way walks again to the fault, and returns its last steps.
+func (e *explorer) way() string {
+	var hashes []uint64
+	for hash := e.hash(e.at); hash != 0; hash = e.seen[hash] {
+		hashes = append(hashes, hash)
+	}
+	var steps []string
+	w := e.start()
+	for _, hash := range slices.Backward(hashes[:len(hashes)-1]) {
+		before := w
+		e.next(before, func(next world) {
+			if e.hash(next) == hash {
+				w = next
+			}
+		})
+		for t := range w.threads {
+			if w.threads[t] != before.threads[t] {
+				steps = append(steps, fmt.Sprintf("thread %d: %-13v then calls %v tokens %v ring %d waiters %d role %v parked %v bell %v",
+					t, before.threads[t].at, w.call, w.token, w.ringed, w.waiters, w.role, w.parked, w.bell))
+			}
+		}
+	}
+	return strings.Join(steps[max(0, len(steps)-40):], "\n")
+}

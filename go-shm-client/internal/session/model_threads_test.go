@@ -1,0 +1,257 @@
+package session
+
+// stepCaller is Claim, Call and Release.
+func (e *explorer) stepCaller(w world, t int, add func(world)) {
+	th, slot := &w.threads[t], t
+	goTo := func(at pc) {
+		th.at = at
+		add(w)
+	}
+	switch th.at {
+	case callClaim:
+		switch {
+		case w.left[slot] == 0 || w.ended && !w.free[slot]:
+			goTo(callOver)
+		case w.free[slot]:
+			w.free[slot] = false
+			w.left[slot]--
+			goTo(callAdmit)
+		}
+	case callAdmit:
+		if w.ended {
+			goTo(callRelease)
+			return
+		}
+		e.touch(&w, "admit")
+		th.take, th.failed = callDisarm, callPublish
+		goTo(takeLoad)    // spin ...
+		goTo(callPublish) // ... or do not
+	case callDisarm:
+		th.reaper = true
+		w.parked = false
+		goTo(callPublish)
+	case callPublish:
+		if w.sealed && !e.noSeal {
+			if th.reaper {
+				th.leaveThen = callRelease
+				goTo(leaveStore)
+			} else {
+				goTo(callRelease)
+			}
+			return
+		}
+		e.touch(&w, "publish")
+		w.call[slot], w.submitted[slot] = pending, true
+		if th.reaper {
+			goTo(callSpin)
+		} else {
+			goTo(callCount)
+		}
+	case callSpin:
+		if w.ringed > 0 {
+			next := w
+			next.threads[t].reapThen = callSpun
+			next.threads[t].at = reapTake
+			add(next)
+		}
+		if !e.forever || w.ending || e.cancel {
+			goTo(callCount) // the budget or the context ended
+		}
+	case callSpun:
+		if w.call[slot] == done {
+			th.leaveThen = callRelease
+			goTo(leaveStore)
+		} else {
+			goTo(callSpin)
+		}
+	case callCount:
+		if e.countLate {
+			goTo(callSleep)
+			return
+		}
+		w.waiters++
+		goTo(callSleep)
+	case callSleep:
+		if th.asleep = w.call[slot] == pending; th.asleep {
+			w.call[slot] = sleeping
+			switch {
+			case e.abandonEarly && th.reaper && e.cancel:
+				goTo(callAbandon)
+				fallthrough
+			case th.reaper:
+				goTo(callReap)
+			default:
+				th.take, th.failed = callReap, callLeft
+				goTo(takeLoad)
+			}
+		} else {
+			goTo(callUncount)
+		}
+	case callUncount:
+		if !e.countLate {
+			w.waiters--
+		}
+		if th.reaper {
+			goTo(callReap)
+		} else {
+			goTo(callLeft)
+		}
+	case callReap:
+		th.reapThen = callLeave
+		goTo(reapTake)
+	case callLeave:
+		th.leaveThen = callLeft
+		goTo(leaveStore)
+	case callLeft:
+		if e.countLate && th.asleep {
+			w.waiters++
+		}
+		if th.asleep {
+			goTo(callWait)
+		} else {
+			goTo(callRelease)
+		}
+	case callWait:
+		if w.token[slot] > 0 {
+			next := w
+			next.token[slot]--
+			next.threads[t].at = callRelease
+			add(next)
+		}
+		if e.cancel {
+			goTo(callAbandon)
+		}
+	case callAbandon:
+		if w.call[slot] == done {
+			goTo(callDrain)
+			return
+		}
+		w.call[slot] = abandoned
+		if e.uncounted {
+			w.waiters--
+		}
+		if e.abandonEarly && th.reaper {
+			th.leaveThen = callClaim
+			goTo(leaveStore)
+			return
+		}
+		goTo(callClaim)
+	case callDrain:
+		if w.token[slot] > 0 {
+			w.token[slot]--
+			goTo(callRelease)
+		}
+	case callRelease: // nobody looks at the state between it and the send
+		w.call[slot] = idle
+		e.release(&w, uint8(slot))
+		goTo(callEnded)
+	case callEnded:
+		if w.ended {
+			th.buryThen = callClaim
+			goTo(bury)
+		} else {
+			goTo(callClaim)
+		}
+	}
+}
+
+// stepDoorbell is Listen, Bell and End.
+func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
+	th := &w.threads[t]
+	goTo := func(at pc) {
+		th.at = at
+		add(w)
+	}
+	switch th.at {
+	case bellRead:
+		switch {
+		case w.bell:
+			w.bell = false
+			th.take, th.failed = bellReap, bellRead
+			goTo(takeLoad)
+		case w.eof:
+			goTo(endHasten)
+		}
+	case bellReap:
+		th.reapThen = bellLeave
+		goTo(reapTake)
+	case bellLeave:
+		th.leaveThen = bellRead
+		goTo(leaveStore)
+	case endHasten:
+		w.ending = true
+		goTo(endRole)
+	case endRole:
+		if !w.role {
+			w.role = true
+			th.reapThen = endSeal
+			goTo(reapTake)
+		}
+	case endSeal:
+		w.sealed = true
+		goTo(endFail0)
+	case endFail0, endFail1:
+		th.got, th.reapThen = uint8(th.at-endFail0), th.at+1
+		if inFlight(w.call[th.got]) {
+			goTo(reapSwap)
+		} else {
+			goTo(th.reapThen)
+		}
+	case endStore:
+		w.ended = true
+		th.buryThen = endOver
+		goTo(bury)
+	}
+}
+
+// stepServer answers in any order, rings by the rules, and may die.
+func (e *explorer) stepServer(w world, t int, add func(world)) {
+	th := &w.threads[t]
+	goTo := func(at pc) {
+		th.at = at
+		add(w)
+	}
+	switch th.at {
+	case serverNext:
+		if w.eof {
+			return // dead, or hung up on
+		}
+		for slot := range w.submitted {
+			if w.submitted[slot] {
+				next := w
+				next.submitted[slot] = false
+				next.ring[next.ringed] = uint8(slot)
+				next.ringed++
+				next.threads[t].at = serverSwap
+				add(next)
+			}
+		}
+		if e.die {
+			w.eof = true
+			add(w)
+		}
+	case serverSwap: // the load before it only saves the swap
+		rang := w.parked
+		w.parked = false
+		if rang {
+			goTo(serverRing)
+		} else {
+			goTo(serverNext)
+		}
+	case serverRing:
+		w.bell = true
+		goTo(serverNext)
+	}
+}
+
+// stepCloser is Session.fail: hasten, then hang up.
+func (e *explorer) stepCloser(w world, add func(world)) {
+	switch {
+	case e.close && w.closer == 0:
+		w.closer, w.ending = 1, true
+		add(w)
+	case w.closer == 1:
+		w.closer, w.eof = 2, true
+		add(w)
+	}
+}

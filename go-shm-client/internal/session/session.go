@@ -1,0 +1,105 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go-shm-client/internal/doorbell"
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
+)
+
+// Session is a lane on a mapping, and the goroutine at its doorbell.
+type Session struct {
+	*Lane    // of images
+	Metadata doorbell.Metadata
+	Epoch    uint64
+
+	bell  *doorbell.Doorbell
+	cause atomic.Pointer[error] // why the session ends: the first one counts
+	done  chan struct{}
+}
+
+// Dial opens a session with the server at path. slots 0 is the server's default.
+func Dial(ctx context.Context, path string, slots uint32, spin time.Duration, counters *Counters) (*Session, error) {
+	bell, welcome, fd, err := doorbell.Dial(ctx, path, layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: slots})
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{Metadata: welcome.Metadata, Epoch: welcome.Epoch, bell: bell, done: make(chan struct{})}
+	err = s.open(welcome, fd, spin, counters)
+	syscall.Close(fd) // the mapping outlives it
+	if err != nil {
+		bell.Close()
+		return nil, fmt.Errorf("open segment of shm-server at %s: %w", path, err)
+	}
+	go s.listen(counters)
+	return s, nil
+}
+
+func (s *Session) open(welcome doorbell.Welcome, fd int, spin time.Duration, counters *Counters) error {
+	memory, err := segment.Map(fd, welcome.SegmentBytes)
+	if err != nil {
+		return err
+	}
+	unmap := func() { _ = segment.Unmap(memory) } // fails only for memory that is not mapped
+	if s.Lane, err = openLane(memory, welcome, spin, Hooks{s.bell.Ring, s.brokenBy, unmap}, counters); err != nil {
+		unmap()
+	}
+	return err
+}
+
+func openLane(memory []byte, welcome doorbell.Welcome, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+	geometry, err := segment.Check(memory, welcome.SegmentBytes, welcome.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	areas, lane, err := geometry.Slice(memory, layout.LaneKindImage)
+	if err != nil {
+		return nil, err
+	}
+	if classes := len(welcome.Metadata.Classes); uint64(classes)*4 > uint64(lane.ReplyBytes) {
+		return nil, fault.Violated("geometry", "scores of %d classes do not fit a reply of %d bytes", classes, lane.ReplyBytes)
+	}
+	return NewLane(memory, areas, lane, spin, hooks, counters)
+}
+
+// listen is the goroutine at the doorbell. It lives as long as the session.
+func (s *Session) listen(counters *Counters) {
+	err := s.bell.Listen(func(bells int) {
+		counters.bellsReceived.Add(uint64(bells))
+		s.Bell()
+	})
+	s.cause.CompareAndSwap(nil, &err)
+	s.End(*s.cause.Load())
+	s.bell.Close()
+	close(s.done)
+}
+
+// brokenBy ends the session because the server broke the protocol.
+func (s *Session) brokenBy(violation error) {
+	s.fail(fmt.Errorf("%w: %w", fault.ServerGone, violation))
+}
+
+// fail ends the session soon: the goroutine at the doorbell wakes up and does it.
+func (s *Session) fail(cause error) {
+	s.cause.CompareAndSwap(nil, &cause)
+	s.hasten()
+	s.bell.HangUp()
+}
+
+// Done is closed when the session has ended, its socket is closed and its goroutine is gone.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err is why the session ended. Valid after Done.
+func (s *Session) Err() error { return *s.cause.Load() }
+
+// Close fails every call in flight with cause, and waits until the session has ended.
+func (s *Session) Close(cause error) {
+	s.fail(cause)
+	<-s.done
+}

@@ -1,0 +1,164 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go-shm-client/internal/fakeserver"
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+)
+
+// stressFor is how long each combination is stressed.
+const stressFor = 150 * time.Millisecond
+
+// answerWithReply answers with the checksum of the pixels, and with a reply that repeats their first 64 bytes.
+func answerWithReply(s *fakeserver.Server, got layout.Submission) {
+	pixels := s.Slot(got.Slot)
+	n := copy(s.Reply(got.Slot), pixels[:64])
+	s.Answer(got, layout.Completion{Checksum: fakeserver.Checksum(pixels), Length: uint32(n), Batch: 1})
+}
+
+type tally struct{ answered, abandoned, full, failed atomic.Int64 }
+
+// caller claims, fills, calls, checks and releases until stop, and gives a tenth of its calls up in flight.
+func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error {
+	random := rand.New(rand.NewPCG(seed, 1))
+	want := make([]byte, layout.ImageBytes)
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		var slot uint32
+		var err error
+		if random.IntN(4) == 0 {
+			slot, err = h.TryClaim()
+		} else {
+			slot, err = h.Claim(context.Background())
+		}
+		switch {
+		case err == fault.RingFull:
+			count.full.Add(1)
+			continue
+		case err == errEnded:
+			return nil
+		case err != nil:
+			return err
+		}
+		fill(want, random.Uint64())
+		copy(h.Slot(slot), want)
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if random.IntN(10) == 0 {
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(random.Int64N(int64(100*time.Microsecond))))
+		}
+		result, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+		cancel()
+		switch {
+		case !owned && errors.Is(err, fault.DeadlineExceeded):
+			count.abandoned.Add(1)
+			continue
+		case !owned:
+			return fmt.Errorf("slot %d lost to %w", slot, err)
+		case err == nil && (!bytes.Equal(h.Slot(slot), want) || result.Checksum != fakeserver.Checksum(want)):
+			return fmt.Errorf("slot %d was overwritten, or read before it was written", slot)
+		case err == nil && !bytes.Equal(h.Reply(slot)[:result.Length], want[:64]):
+			return fmt.Errorf("slot %d has another's reply: %x", slot, binary.LittleEndian.Uint64(h.Reply(slot)))
+		case err == nil:
+			count.answered.Add(1)
+		case err == errEnded:
+			count.failed.Add(1)
+		case !errors.Is(err, fault.DeadlineExceeded):
+			return err
+		}
+		h.Release(slot)
+	}
+}
+
+func TestHundredsOfGoroutinesLoseNothingOnFewSlots(t *testing.T) {
+	seed := seeded(t)
+	for _, slots := range []uint32{4, 8, 64} {
+		for _, spin := range []time.Duration{0, 20 * time.Microsecond, SpinForever} {
+			for name, behaviour := range map[string]fakeserver.Behaviour{
+				"at once":  {},
+				"shuffled": {Hold: int(slots) / 2, Polls: 50},
+				"slow":     {Hold: int(slots), Polls: 5, Delay: 200 * time.Microsecond},
+			} {
+				t.Run(fmt.Sprintf("%d slots, spin %v, server answers %s", slots, spin, name), func(t *testing.T) {
+					behaviour.Random = rand.New(rand.NewPCG(seed, uint64(slots)))
+					behaviour.Answer = answerWithReply
+					h := newHeapLane(t, slots, spin)
+					h.run(behaviour)
+					count := stress(t, h, seed, 200, false)
+					h.mustBeWhole(t)
+					h.stopServer()
+					if taken := int64(h.server.Taken); taken != count.answered.Load()+count.abandoned.Load() || h.server.Answered != h.server.Taken {
+						t.Errorf("the server took %d and answered %d; %d calls were answered and %d abandoned",
+							taken, h.server.Answered, count.answered.Load(), count.abandoned.Load())
+					}
+					if count.answered.Load() == 0 || h.counters.Snapshot().Requests != uint64(h.server.Taken) {
+						t.Errorf("%d answered; %+v", count.answered.Load(), h.counters.Snapshot())
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestAServerThatDiesUnderLoadFailsEachCallOnce(t *testing.T) {
+	seed := seeded(t)
+	for _, spin := range []time.Duration{0, 20 * time.Microsecond, SpinForever} {
+		for i := range 10 {
+			h := newHeapLane(t, 8, spin)
+			h.run(fakeserver.Behaviour{
+				Random: rand.New(rand.NewPCG(seed, uint64(i))),
+				Hold:   4, Polls: 10, Delay: 50 * time.Microsecond,
+				Answer: answerWithReply,
+			})
+			stress(t, h, seed+uint64(i), 50, true)
+			<-h.ended
+			if h.unmapped.Load() != 1 {
+				t.Fatalf("spin %v, round %d: unmapped %d times, %d of %d slots returned",
+					spin, i, h.unmapped.Load(), h.returned.Load(), len(h.calls))
+			}
+			if n := h.waiters.Load(); n != 0 {
+				t.Errorf("%d waiters left over", n)
+			}
+		}
+	}
+}
+
+// stress lets callers call for a while; with kill the server dies instead of them stopping.
+func stress(t *testing.T, h *heapLane, seed uint64, callers int, kill bool) *tally {
+	t.Helper()
+	stop := make(chan struct{})
+	count := new(tally)
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := caller(h, seed+uint64(i), stop, count); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	if kill {
+		time.Sleep(time.Duration(seed % 20_000_000))
+		h.kill()
+	} else {
+		time.Sleep(stressFor)
+		close(stop)
+	}
+	all.Wait()
+	return count
+}

@@ -1,0 +1,49 @@
+package session
+
+import (
+	"context"
+
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
+)
+
+// deadlineOf is ctx's deadline as the server reads it: CLOCK_MONOTONIC in ns, 0 = none.
+func deadlineOf(ctx context.Context) uint64 {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return uint64(max(1, machine.At(deadline)))
+}
+
+// publish hands the slot to the server and wakes it if it sleeps. On an error the slot is still the caller's.
+func (l *Lane) publish(slot uint32, s layout.Submission) error {
+	if err := l.enqueue(slot, s); err != nil {
+		return err
+	}
+	// W1 was the store of the turn in Producer.Publish, W2 is that it is sequentially consistent, like this load and
+	// the server's store of server_parked (S1) and fence (S2). Forbidden: the server's last look (S3) misses our
+	// entry and our load (W3) misses its flag, so that it sleeps on a submission that is there.
+	if l.words.serverParked.Load() != 0 && l.words.serverParked.Swap(0) != 0 {
+		l.counters.bellsSent.Add(1)
+		l.hooks.Ring()
+	}
+	return nil
+}
+
+func (l *Lane) enqueue(slot uint32, s layout.Submission) error {
+	l.submitting.Lock()
+	defer l.submitting.Unlock()
+	if l.sealed {
+		return l.failure
+	}
+	c := &l.calls[slot]
+	s.RequestID = l.submissions.Tail() // never twice in a session
+	s.Slot, s.Length = slot, l.geometry.SlotBytes
+	var encoded [layout.EntryBytes]byte
+	s.Encode(encoded[:])
+	c.requestID = s.RequestID
+	c.state.Store(pending) // before the server can answer; with requestID, for the reaper's load
+	l.submissions.Publish(&encoded)
+	return nil
+}

@@ -1,0 +1,96 @@
+"""Models: what a classifier is, and the engines that run one.
+
+    classifier = load_classifier("tensorflow")             # the bundled CIFAR-10 network
+    warm_up(classifier, (1, 2, 4, 8))
+    scores = classifier.scores(pixels)                     # uint8 (n, 3, 32, 32) -> float32 (n, 10)
+    classifier.class_names[scores[0].argmax()]             # 'frog'
+
+Models see arrays and know nothing of transports.  An engine is one module of this package with a
+function `load(path, *, threads) -> Classifier`, and one line in ENGINES; its framework is imported
+only when it is loaded.  A model of one's own needs no engine: any object that is a Classifier will do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from shm_server.models.errors import ModelError
+
+__all__ = ["ENGINES", "INPUT_SHAPE", "Classifier", "ModelError", "load_classifier", "warm_up"]
+
+# Every engine's module in this package, which is also the extra that installs what it needs, and the
+# name of its framework.
+ENGINES = {
+    "tensorflow": "TensorFlow",
+    "jax": "JAX",
+    "openvino": "OpenVINO",
+}
+
+INPUT_SHAPE = (3, 32, 32)  # one picture: planes of red, green and blue
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Something that scores pictures."""
+
+    name: str
+    """Which model this is, and on what it runs, for people: 'cifar10-cnn on TensorFlow'."""
+
+    class_names: tuple[str, ...]
+    """The label of each column of the scores."""
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """How probable each class is for each picture.
+
+        `pixels` is uint8 (n, 3, 32, 32), planar RGB, C-contiguous and writable.  The result is float32
+        (n, classes), its rows are non-negative and sum to 1.  Any n >= 1 is answered, but the first
+        call with an n may compile for it: see `warm_up`.
+
+        Called from one thread at a time.  Whatever it raises becomes the error of this batch.
+
+        `pixels` is borrowed: it may be overwritten or unmapped as soon as this returns, so an engine
+        has finished reading it and dropped every reference to it by then, and the result does not
+        alias it.
+        """
+        ...
+
+
+def load_classifier(engine: str, path: Path | str | None = None, *, threads: int = 1) -> Classifier:
+    """Loads the `.keras` file at `path`, or the bundled CIFAR-10 network, into an engine of ENGINES.
+
+    `threads` is how many the framework computes with, 0 for as many as it likes.  TensorFlow and JAX
+    keep that number for the whole process, from their first use on.
+
+    Raises ModelError: an unknown engine, a framework that is not installed, a file that is missing,
+    is no Keras model or takes another kind of input.
+    """
+    if engine not in ENGINES:
+        raise ModelError(f'unknown engine "{engine}": there are {", ".join(ENGINES)}')
+    try:
+        module = importlib.import_module(f"{__name__}.{engine}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(__name__.partition(".")[0]):
+            raise
+        advice = f'pip install "shm-server[{engine}]"'
+        raise ModelError(f'engine "{engine}" needs {ENGINES[engine]}: {advice}') from error
+    if path is not None:
+        return module.load(Path(path), threads=threads)
+    with resources.as_file(resources.files("shm_server.assets")) as assets:
+        return module.load(assets / "cifar10-cnn.keras", threads=threads)
+
+
+def warm_up(classifier: Classifier, batch_sizes: Iterable[int]) -> None:
+    """Scores blank batches of each size, so that no request pays for compilation.
+
+    Three of each: the first compiles, the second still allocates.
+    """
+    for size in batch_sizes:
+        blank = np.zeros((size, *INPUT_SHAPE), np.uint8)
+        for _ in range(3):
+            classifier.scores(blank)

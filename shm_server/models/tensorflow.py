@@ -1,0 +1,71 @@
+"""The TensorFlow engine: one compiled graph from the slots' bytes to probabilities.
+
+Casting, transposing, scaling and the softmax are part of the graph, the weights are constants in it,
+and it takes any number of pictures.
+
+TODO numbers
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shm_server.models.errors import ModelError
+from shm_server.models.keras_file import OpenedModel, open_model
+from shm_server.models.quiet import quiet_imports
+
+with quiet_imports():
+    import tensorflow as tf
+
+# Bytes.  TensorFlow aborts the process when a kernel meets a tensor that is not aligned for AVX-512.
+# Slots always are: page-aligned, 3072 = 48 x 64 bytes each.
+ALIGNMENT = 64
+
+
+def load(path: Path, *, threads: int) -> TensorFlowClassifier:
+    """Loads the `.keras` file at `path`.  Raises ModelError; see `load_classifier`."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # The network is a chain: no two of its operations could run at once.
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise ModelError("TensorFlow already runs with another number of threads in this process") from error
+    return TensorFlowClassifier(path)
+
+
+def scoring_graph(opened: OpenedModel) -> tf.types.experimental.ConcreteFunction:
+    """The graph of a model, from uint8 (n, 3, 32, 32) to probabilities, float32 (n, classes)."""
+    model = opened.model
+    trainable = [variable.numpy() for variable in model.trainable_variables]
+    others = [variable.numpy() for variable in model.non_trainable_variables]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3, 32, 32), tf.uint8)], autograph=False)
+    def scores(pixels: tf.Tensor) -> tf.Tensor:
+        pictures = tf.transpose(tf.cast(pixels, tf.float32) / 255, (0, 2, 3, 1))
+        outputs, _ = model.stateless_call(trainable, others, pictures, training=False)
+        return tf.nn.softmax(outputs) if opened.gives_logits else outputs
+
+    return scores.get_concrete_function()
+
+
+class TensorFlowClassifier:
+    """A Classifier.  It reads pixels where they are if they are writable, which DLPack asks for, and
+    ALIGNMENT fits; others it copies."""
+
+    def __init__(self, path: Path):
+        opened = open_model(path, "tensorflow")
+        self._graph = scoring_graph(opened)
+        self.class_names = opened.class_names
+        self.name = f"{path.stem} on TensorFlow"
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """See `Classifier.scores`."""
+        address, read_only = pixels.__array_interface__["data"]
+        if read_only or address % ALIGNMENT:
+            tensor = tf.constant(pixels)  # copies
+        else:
+            # It aliases the pixels and dies with this call, which waits for the result.
+            tensor = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
+        return tf.raw_ops.PartitionedCall(args=[tensor], Tout=[tf.float32], f=self._graph)[0].numpy()

@@ -1,0 +1,1141 @@
+"""What shm_server._core answers, rightly and wrongly used. tests/native runs this file under sanitizers too."""
+
+import contextlib
+import mmap
+import os
+import select
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from heap_lane import HeapLane, image_spec, memory_of, prompt_spec
+
+from shm_server import _core, layout
+from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag
+
+WANT = SubmissionFlag.WANT_SCORES
+CLOSED = "the lane is closed"
+
+
+@pytest.fixture
+def heap():
+    """heap(spec, doorbell=...) makes a HeapLane and closes it in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args, **kwargs) -> HeapLane:
+            made = HeapLane(*args, **kwargs)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+def scores(*rows) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+def soon(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.001)
+
+
+def test_the_core_under_test_is_the_one_that_was_asked_for():
+    wanted = os.environ.get("SHM_CORE")
+    assert wanted is None or _core.__file__ == wanted
+
+
+# ---- opening and closing a lane
+
+
+def test_a_lane_holds_the_segment_until_it_is_closed():
+    memory, _ = memory_of(image_spec())
+    lane = _core.Lane(memory, 0, -1)
+    with pytest.raises(BufferError):
+        memory.close()
+    lane.close()
+    lane.close()
+    memory.close()
+
+
+def test_a_lane_that_nobody_refers_to_lets_go_of_the_segment():
+    memory, _ = memory_of(image_spec())
+    lane = _core.Lane(memory, 0, -1)
+    del lane
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("drain", (1,)),
+        ("announce_draining", ()),
+        ("complete_echo", ()),
+        ("complete_scores", (scores([1]), 0, False, 1)),
+        ("complete_error", (b"why",)),
+        ("gather", (np.zeros((1, layout.IMAGE_BYTES), np.uint8), 0)),
+        ("begin_prompts", ()),
+        ("append", (0, b"text")),
+        ("room", (0,)),
+        ("cancelled", (0,)),
+        ("finish_prompt", (0, 0, 0, b"")),
+    ],
+)
+@pytest.mark.parametrize("spec", [image_spec(), prompt_spec()], ids=["image", "prompt"])
+def test_a_closed_lane_says_so(spec, call, arguments):
+    memory, _ = memory_of(spec)
+    lane = _core.Lane(memory, 0, -1)
+    lane.close()
+    with pytest.raises(ValueError, match=CLOSED):
+        getattr(lane, call)(*arguments)
+    assert lane.fault == ""
+    assert lane.counters()["batches"] == 0
+    with pytest.raises(ValueError, match=CLOSED):
+        _core.Poller(0).add(lane)
+
+
+def test_a_lane_that_was_never_opened_is_a_closed_one():
+    lane = _core.Lane.__new__(_core.Lane)
+    with pytest.raises(ValueError, match=CLOSED):
+        lane.drain(1)
+    lane.close()
+
+
+def test_a_lane_is_initialised_once():
+    memory, _ = memory_of(image_spec())
+    lane = _core.Lane(memory, 0, -1)
+    with pytest.raises(TypeError, match="once"):
+        lane.__init__(memory, 0, -1)
+    lane.close()
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slot_count": 0},
+        {"slot_count": 65537},
+        {"slot_count": 2**32 - 1},
+        {"slot_bytes": 0},
+        {"slot_bytes": 3073},
+        {"reply_bytes": 100},
+        {"submission_entries": 0},
+        {"submission_entries": 3},
+        {"submission_entries": 2},
+        {"completion_entries": 0},
+        {"completion_entries": 6},
+        {"completion_entries": 2},
+        {"submissions_offset": 0},
+        {"submissions_offset": 4096 + 64},
+        {"completions_offset": 2**64 - 4096},
+        {"slots_offset": 2**63},
+        {"slots_offset": 8 * 4096},
+        {"replies_offset": 7 * 4096},
+        {"slot_count": 65536, "submission_entries": 65536, "completion_entries": 65536, "slot_bytes": 2**32 - 64},
+    ],
+    ids=str,
+)
+def test_a_header_that_describes_no_lane_is_refused(changes):
+    memory, _ = memory_of(image_spec())
+    row = np.frombuffer(memory, layout.lane, 1, layout.LANES_OFFSET)[0]
+    for name, value in changes.items():
+        row[name] = value
+    with pytest.raises(ValueError, match="does not describe lane 0"):
+        _core.Lane(memory, 0, -1)
+    del row
+    memory.close()  # a lane that was refused holds nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"completion_entries": 2},
+        {"reply_bytes": 256},
+        {"controls_offset": 0},
+        {"controls_offset": 2**64 - 4096},
+        {"progress_offset": 4097},
+        {"slot_bytes": 2**24 + 64, "reply_bytes": 2**24 + 512},
+        {"slot_bytes": 2**32 - 64, "reply_bytes": 2**32 - 128},
+    ],
+    ids=str,
+)
+def test_a_header_that_describes_no_prompt_lane_is_refused(changes):
+    memory, _ = memory_of(prompt_spec())
+    row = np.frombuffer(memory, layout.lane, 1, layout.LANES_OFFSET)[0]
+    for name, value in changes.items():
+        row[name] = value
+    with pytest.raises(ValueError, match="does not describe lane 0"):
+        _core.Lane(memory, 0, -1)
+
+
+def test_memory_that_cannot_be_a_segment_is_refused():
+    memory, _ = memory_of(image_spec())
+    for wrong, index in ((memory, 1), (memory, 8), (memory, 2**32 - 1)):
+        with pytest.raises(ValueError, match="does not describe lane"):
+            _core.Lane(wrong, index, -1)
+    short = mmap.mmap(-1, 4096)
+    short[:] = memory[:4096]
+    with pytest.raises(ValueError, match="does not describe lane 0"):
+        _core.Lane(short, 0, -1)
+    aside = memoryview(mmap.mmap(-1, 2 * len(memory)))[64 : 64 + len(memory)]
+    aside[:] = memory[:]
+    with pytest.raises(ValueError, match="does not describe lane 0"):
+        _core.Lane(aside, 0, -1)
+    for wrong in (b"", bytearray(64)):
+        with pytest.raises((ValueError, BufferError)):
+            _core.Lane(wrong, 0, -1)
+    with pytest.raises(BufferError):
+        _core.Lane(memoryview(memory).toreadonly(), 0, -1)
+    for arguments in ((), (memory,), (memory, 0), (None, 0, -1), (memory, "0", -1), (memory, 0, None)):
+        with pytest.raises(TypeError):
+            _core.Lane(*arguments)
+
+
+# ---- drain
+
+
+def test_nothing_submitted_is_an_ordinary_answer(heap):
+    h = heap()
+    assert h.lane.drain(8) == 0
+    assert (h.lane.count, h.lane.op, h.lane.fault, h.lane.contiguous) == (0, 0, "", False)
+
+
+def test_a_batch_is_what_is_pending_up_to_the_limit(heap):
+    h = heap()
+    for slot in range(4):
+        h.submit(slot, Op.CLASSIFY)
+    assert h.lane.drain(3) == 3
+    assert (h.lane.count, h.lane.op, h.lane.lowest, h.lane.contiguous) == (3, Op.CLASSIFY, 0, True)
+    h.lane.complete_scores(np.ones((3, 1), np.float32), 0, True, 3)
+    assert h.lane.drain(3) == 1
+    assert h.lane.lowest == 3
+
+
+@pytest.mark.parametrize("limit", [2**32, 2**63])
+def test_a_limit_beyond_32_bits_is_no_limit(heap, limit):
+    h = heap()
+    h.submit(0)
+    assert h.lane.drain(limit) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(-1, OverflowError), (2**64, OverflowError), ("1", TypeError), (None, TypeError)]
+)
+def test_a_limit_that_is_none_is_refused_and_nothing_is_taken(heap, limit, error):
+    h = heap()
+    h.submit(0)
+    for call in (h.lane.drain, _core.Poller(0).take, _core.Poller(0).next):
+        with pytest.raises(error):
+            call(limit)
+    assert h.lane.count == 0
+    assert h.lane.drain(1) == 1
+
+
+def test_a_batch_stops_where_the_operation_changes(heap):
+    h = heap()
+    for slot, op in enumerate((Op.CLASSIFY, Op.CLASSIFY, Op.ECHO, Op.CLASSIFY)):
+        h.submit(slot, op)
+    found = []
+    while h.lane.drain(8):
+        found.append((h.lane.op, h.lane.count))
+        if h.lane.op == Op.ECHO:
+            h.lane.complete_echo()
+        else:
+            h.lane.complete_scores(np.ones((2, 1), np.float32), 0, False, h.lane.count)
+    assert found == [(Op.CLASSIFY, 2), (Op.ECHO, 1), (Op.CLASSIFY, 1)]
+    assert [done["request_id"] for done in h.taken()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("order", "contiguous"),
+    [((2, 1, 3), True), ((0, 2), False), ((3,), True), ((3, 0, 1), False), ((3, 2, 1, 0), True)],
+)
+def test_neighbouring_slots_are_contiguous_in_whatever_order(heap, order, contiguous):
+    h = heap()
+    for slot in order:
+        h.submit(slot, Op.CLASSIFY)
+    assert h.lane.drain(8) == len(order)
+    assert h.lane.contiguous is contiguous
+    assert h.lane.lowest == min(order)
+
+
+def test_a_slot_goes_round_and_round(heap):
+    h = heap()
+    random = np.random.default_rng(3)
+    for lap in range(300):
+        order = random.permutation(4)[: random.integers(1, 5)]
+        for slot in order:
+            h.slots[slot, :8] = lap % 256
+            h.submit(int(slot))
+        assert h.lane.drain(4) == len(order)
+        h.lane.complete_echo()
+        done = h.taken()
+        assert [int(each["slot"]) for each in done] == order.tolist()
+        assert all(each["checksum"] == _core.checksum(h.slots[each["slot"]].tobytes()) for each in done)
+    assert h.lane.counters()["echoes"] == h.tail
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"slot": 4}, "slot out of range: 4"),
+        ({"slot": 2**32 - 1}, f"slot out of range: {2**32 - 1}"),
+        ({"op": 0}, "unknown op: 0"),
+        ({"op": Op.PROMPT}, "unknown op: 3"),
+        ({"op": 65535}, "unknown op: 65535"),
+        ({"flags": 1}, "unknown flags: 1"),
+        ({"op": Op.CLASSIFY, "flags": 0x8001}, "unknown flags: 32769"),
+        ({"length": 0}, "wrong length: 0"),
+        ({"length": 3071}, "wrong length: 3071"),
+        ({"length": 2**32 - 1}, f"wrong length: {2**32 - 1}"),
+        ({"turn": 2}, "turn neither old nor new"),
+        ({"turn": 2**64 - 1}, "turn neither old nor new"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_submission_that_breaks_the_protocol_is_a_fault_of_the_lane(heap, fields, fault, before):
+    h = heap()
+    for slot in range(before):
+        h.submit(slot, fields.get("op", Op.ECHO) if fields.get("op") == Op.CLASSIFY else Op.ECHO)
+    slot = fields.get("slot", before)
+    h.submit(slot, **{"op": Op.ECHO} | {name: value for name, value in fields.items() if name != "slot"})
+    while h.lane.drain(8):  # what came before it may be a batch of its own
+        h.lane.complete_echo()
+    assert h.lane.fault == f"submission {before}: {fault}"
+    assert (h.lane.count, h.lane.op) == (0, 0)
+    h.submit(3)
+    assert h.lane.drain(8) == 0, "a lane with a fault takes nothing more"
+
+
+def test_a_slot_that_is_in_flight_may_not_be_submitted_again(heap):
+    h = heap()
+    h.submit(2)
+    h.submit(2)
+    assert h.lane.drain(8) == 0
+    assert h.lane.fault == "submission 1: slot already in flight: 2"
+    other = heap()
+    other.submit(2)
+    assert other.lane.drain(8) == 1
+    other.submit(2)
+    other.lane.complete_echo()  # completed before it is looked at: that is in order
+    assert other.lane.drain(8) == 1
+
+
+def test_a_prompt_lane_takes_up_to_a_slot_of_text_and_no_images(heap):
+    for fields, fault in (
+        ({"length": 193}, "wrong length: 193"),
+        ({"op": Op.CLASSIFY}, "unknown op: 2"),
+        ({"flags": 1}, "unknown flags: 1"),
+    ):
+        h = heap(prompt_spec())
+        h.submit(0, **{"op": Op.PROMPT} | fields)
+        assert h.lane.drain(8) == 0
+        assert h.lane.fault == f"submission 0: {fault}"
+    h = heap(prompt_spec())
+    h.submit(0, Op.PROMPT, length=0)
+    h.submit(1, Op.PROMPT, length=192)
+    assert h.lane.drain(8) == 2
+
+
+# ---- what is answered without being run
+
+
+def test_a_deadline_that_has_passed_is_answered_and_not_run(heap):
+    h = heap()
+    now = time.monotonic_ns()
+    h.submit(0, deadline=1)
+    h.submit(1, deadline=now + 60 * 10**9)
+    h.submit(2, deadline=now - 1)
+    h.submit(3)
+    assert h.lane.drain(8) == 2
+    assert [(done["slot"], done["status"], done["request_id"]) for done in h.taken()] == [
+        (0, Status.DEADLINE_EXCEEDED, 0),
+        (2, Status.DEADLINE_EXCEEDED, 2),
+    ]
+    h.lane.complete_echo()
+    assert [(done["slot"], done["status"], done["batch"]) for done in h.taken()] == [
+        (1, Status.OK, 2),
+        (3, Status.OK, 2),
+    ]
+    assert h.lane.counters()["expired"] == 2
+
+
+def test_a_draining_lane_refuses_what_comes(heap):
+    h = heap()
+    h.submit(0)
+    assert h.lane.drain(8) == 1
+    h.lane.announce_draining()
+    assert h.header["server_state"] == layout.ServerState.DRAINING
+    h.lane.draining = True
+    h.submit(1)
+    h.lane.complete_echo()
+    assert h.lane.drain(8) == 0
+    assert [(done["slot"], done["status"]) for done in h.taken()] == [(0, Status.OK), (1, Status.DRAINING)]
+    assert h.lane.counters()["refused"] == 1
+
+
+def test_what_is_answered_at_once_keeps_the_server_no_longer_than_a_batch(heap):
+    """A client that resubmits as fast as it is refused gets `limit` answers a turn."""
+    h = heap()
+    h.lane.draining = True
+    for slot in range(4):
+        h.submit(slot)
+    assert h.lane.drain(3) == 0
+    assert len(h.taken()) == 3
+
+
+def test_waiting_is_measured_from_the_clients_stamp_but_not_from_the_future(heap):
+    h = heap()
+    h.submit(0, submitted=time.monotonic_ns() - 10**9)
+    h.submit(1, submitted=2**64 - 1)
+    h.submit(2, submitted=0)
+    h.lane.drain(8)
+    h.lane.complete_echo()
+    waited, future, unmeasured = (int(done["queue_ns"]) for done in h.taken())
+    assert 10**9 <= waited < 60 * 10**9
+    assert (future, unmeasured) == (0, 0)
+    assert h.lane.counters()["queue_ns"] == waited
+
+
+# ---- completing
+
+
+def test_an_echo_reads_every_byte(heap):
+    h = heap()
+    random = np.random.default_rng(4)
+    h.slots[:] = random.integers(0, 256, h.slots.shape, np.uint8)
+    for slot in range(4):
+        h.submit(slot)
+    h.lane.drain(8)
+    h.lane.complete_echo()
+    for done in h.taken():
+        data = h.slots[done["slot"]].tobytes()
+        assert done["checksum"] == _core.checksum(data)
+        for at in (0, 1, 1535, 3071):
+            assert done["checksum"] != _core.checksum(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_an_echo_of_text_comes_back_in_the_reply(heap):
+    h = heap(prompt_spec())
+    text = "Möwe".encode()
+    h.slots[1, : len(text)] = np.frombuffer(text, np.uint8)
+    h.submit(1, length=len(text))
+    h.lane.drain(8)
+    h.lane.complete_echo()
+    (done,) = h.taken()
+    assert bytes(h.replies[1][: done["length"]]) == text
+    assert done["checksum"] == _core.checksum(text)
+
+
+def test_the_checksum_is_fletchers_over_words():
+    def reference(data: bytes) -> int:
+        a = b = 0
+        for at in range(0, len(data), 8):
+            a = (a + int.from_bytes(data[at : at + 8], "little")) % 2**64
+            b = (b + a) % 2**64
+        return a ^ (b << 32 | b >> 32) % 2**64
+
+    random = np.random.default_rng(5)
+    for length in (*range(20), 3071, 3072):
+        data = random.bytes(length)
+        assert _core.checksum(data) == _core.checksum(bytearray(data)) == reference(data)
+    assert _core.checksum(b"\xff" * 3072) == reference(b"\xff" * 3072)
+    assert _core.checksum(bytes(8) + b"a") != _core.checksum(b"a" + bytes(8))
+    for wrong in (3, "text", None):
+        with pytest.raises(TypeError):
+            _core.checksum(wrong)
+    with pytest.raises((ValueError, BufferError)):
+        _core.checksum(np.zeros((4, 4), np.uint8)[:, ::2])
+
+
+def test_scores_become_label_score_and_on_request_the_reply(heap):
+    h = heap()
+    h.replies[:] = 0xEE
+    for slot, flags in ((1, WANT), (3, 0)):
+        h.submit(slot, Op.CLASSIFY, flags=flags)
+    h.lane.drain(8)
+    rows = scores([0.0, 0.25, 0.75], [0.5, 0.5, 0.0])
+    h.lane.complete_scores(rows, 0, False, 7)
+    wanted, plain = h.taken()
+    assert (wanted["slot"], wanted["label"], wanted["score"], wanted["length"], wanted["batch"]) == (1, 2, 0.75, 12, 7)
+    assert (plain["slot"], plain["label"], plain["score"], plain["length"]) == (3, 0, 0.5, 0)  # the first of equals
+    assert wanted["model_ns"] > 0
+    np.testing.assert_array_equal(h.replies[1][:12].view(np.float32), rows[0])
+    h.replies[1][:12] = 0xEE
+    assert (h.replies == 0xEE).all(), "nothing else was written"
+
+
+def test_rows_may_begin_further_down_or_follow_the_slots(heap):
+    h = heap()
+    for slot in (3, 2):
+        h.submit(slot, Op.CLASSIFY)
+    h.lane.drain(8)
+    rows = np.eye(5, dtype=np.float32)
+    h.lane.complete_scores(rows, 2, False, 5)
+    assert [(done["slot"], done["label"]) for done in h.taken()] == [(3, 2), (2, 3)]
+    for slot in (3, 2):
+        h.submit(slot, Op.CLASSIFY)
+    h.lane.drain(8)
+    h.lane.complete_scores(rows, 1, True, 5)
+    assert [(done["slot"], done["label"]) for done in h.taken()] == [(3, 2), (2, 1)]
+
+
+def test_infinite_and_missing_scores_harm_nobody(heap):
+    h = heap()
+    for slot, row in enumerate(([np.nan, 1, 2], [1, np.nan, 2], [-np.inf, np.inf, 0], [np.nan] * 3)):
+        h.submit(slot, Op.CLASSIFY)
+        h.lane.drain(1)
+        h.lane.complete_scores(scores(row), 0, False, 1)
+    assert all(done["label"] < 3 for done in h.taken())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 3), np.float64),
+        np.zeros((2, 3), np.int32),
+        np.zeros((2, 3), ">f4"),
+        np.zeros(6, np.float32),
+        np.zeros((2, 3, 1), np.float32),
+        np.zeros((1, 3), np.float32),
+        np.zeros((0, 3), np.float32),
+        np.zeros((2, 0), np.float32),
+        np.zeros((2, 65), np.float32),
+        np.zeros((2, 2**20), np.float32),
+        b"no numbers",
+    ],
+    ids=lambda a: f"{getattr(a, 'dtype', 'bytes')}{getattr(a, 'shape', '')}",
+)
+def test_scores_of_another_shape_or_type_are_refused_and_the_batch_stays(heap, wrong):
+    h = heap()
+    h.submit(0, Op.CLASSIFY)
+    h.submit(1, Op.CLASSIFY, flags=WANT)
+    h.lane.drain(8)
+    with pytest.raises(ValueError, match="float32 array"):
+        h.lane.complete_scores(wrong, 0, False, 2)
+    assert h.taken() == []
+    assert h.lane.count == 2
+    h.lane.complete_error(b"the model gave nonsense")
+    assert {int(done["status"]) for done in h.taken()} == {Status.MODEL_ERROR}
+
+
+def test_scores_out_of_reach_are_refused(heap):
+    h = heap()
+    for slot in (0, 2):
+        h.submit(slot, Op.CLASSIFY)
+    h.lane.drain(8)
+    rows = np.zeros((4, 3), np.float32)
+    for first in (3, 4, 2**32 - 1):
+        with pytest.raises(ValueError, match="float32 array"):
+            h.lane.complete_scores(rows, first, False, 2)
+    with pytest.raises(ValueError, match="float32 array"):  # rows follow the slots, but the slots are no neighbours
+        h.lane.complete_scores(rows, 0, True, 2)
+    with pytest.raises((ValueError, BufferError)):
+        h.lane.complete_scores(rows[:, ::2], 0, False, 2)
+    for arguments in ((), (rows,), (rows, 0, False), (None, 0, False, 2), (rows, -1, False, 2), (rows, "0", False, 2)):
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            h.lane.complete_scores(*arguments)
+    assert h.lane.count == 2
+    h.lane.complete_scores(rows, 2, False, 2)
+    assert len(h.taken()) == 2
+
+
+def test_scores_that_fill_a_reply_to_the_last_byte_fit(heap):
+    h = heap()
+    h.submit(3, Op.CLASSIFY, flags=WANT)
+    h.lane.drain(8)
+    rows = np.arange(64, dtype=np.float32).reshape(1, 64)
+    h.lane.complete_scores(rows, 0, False, 1)
+    (done,) = h.taken()
+    assert (done["length"], done["label"]) == (256, 63)
+    np.testing.assert_array_equal(h.replies[3].view(np.float32), rows[0])
+
+
+def test_a_model_error_carries_its_message(heap):
+    h = heap()
+    for message in (b"", b"why", b"x" * 256):
+        h.submit(2)
+        h.lane.drain(8)
+        h.lane.complete_error(message)
+        (done,) = h.taken()
+        assert done["status"] == Status.MODEL_ERROR
+        assert bytes(h.replies[2][: done["length"]]) == message
+    h.submit(2)
+    h.lane.drain(8)
+    with pytest.raises(ValueError, match="257 bytes, the reply holds 256"):
+        h.lane.complete_error(b"x" * 257)
+    for wrong in ("text", None, bytearray(b"why")):
+        with pytest.raises(TypeError):
+            h.lane.complete_error(wrong)
+    assert h.lane.count == 1
+    assert h.lane.counters()["model_errors"] == 3
+
+
+def test_completing_when_nothing_was_taken_publishes_nothing(heap):
+    h = heap()
+    h.lane.complete_echo()
+    h.lane.complete_error(b"why")
+    h.lane.complete_scores(np.zeros((0, 1), np.float32), 0, False, 0)
+    assert h.taken() == []
+
+
+def test_gather_copies_the_slots_in_the_order_of_the_batch(heap):
+    h = heap()
+    h.slots[:] = np.arange(4, dtype=np.uint8)[:, None] + 10
+    for slot in (3, 0, 2):
+        h.submit(slot, Op.CLASSIFY)
+    h.lane.drain(8)
+    out = np.zeros((5, 3, 32, 32), np.uint8)
+    h.lane.gather(out, 1)
+    assert out.reshape(5, -1)[:, 0].tolist() == [0, 13, 10, 12, 0]
+    assert (out.reshape(5, -1) == out.reshape(5, -1)[:, :1]).all()
+    h.lane.gather(out, 2)  # the last rows
+    for row in (3, 5, 2**32 - 1, 2**32 - 3):
+        with pytest.raises(ValueError, match="does not fit"):
+            h.lane.gather(out, row)
+    with pytest.raises(ValueError, match="does not fit"):
+        h.lane.gather(np.zeros(3 * 3072 - 1, np.uint8), 0)
+    out.flags.writeable = False
+    for wrong in (out, b"bytes", np.zeros((8, 3072), np.uint8)[::2], None):
+        with pytest.raises((ValueError, BufferError, TypeError)):
+            h.lane.gather(wrong, 0)
+    with pytest.raises((OverflowError, TypeError, ValueError)):
+        h.lane.gather(np.zeros((8, 3072), np.uint8), -1)
+
+
+# ---- prompts
+
+
+def prompt(h: HeapLane, slot: int, text: bytes, **fields) -> None:
+    h.controls[slot]["acknowledged"] = h.controls[slot]["cancel"] = 0
+    h.slots[slot, : len(text)] = np.frombuffer(text, np.uint8)
+    h.submit(slot, Op.PROMPT, length=len(text), **fields)
+
+
+def text_of(h: HeapLane, done: np.void) -> bytes:
+    return bytes(h.replies[done["slot"]][: done["length"]])
+
+
+def test_prompts_are_handed_out_with_their_text_and_parameters(heap):
+    h = heap(prompt_spec())
+    prompt(h, 1, b"hello", sampling_steps=128, temperature=0.5, top_k=40, seed=2**64 - 1, deadline=2**63)
+    prompt(h, 0, b"")
+    assert h.lane.drain(8) == 2
+    first, second = h.lane.begin_prompts()
+    assert first == (1, b"hello", 128, 0.5, 40, 2**64 - 1, 2**63, 0)
+    assert second == (0, b"", 0, 0.0, 0, 0, 0, 0)
+    assert h.lane.count == 0
+    assert h.lane.counters()["prompts"] == 2
+    assert h.lane.begin_prompts() == []
+
+
+def test_text_grows_with_one_more_outstanding_at_most(heap):
+    h = heap(prompt_spec())
+    prompt(h, 0, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    assert h.lane.room(0) == 512 - layout.MESSAGE_BYTES
+    h.lane.append(0, b"one ")
+    h.lane.append(0, b"two ")
+    h.lane.append(0, b"")
+    (more,) = h.taken()  # the second found the first not acknowledged
+    assert (more["status"], text_of(h, more)) == (Status.MORE, b"one ")
+    assert h.progress[0]["length"] == 8
+    h.controls[0]["acknowledged"] = 1
+    h.lane.append(0, b"three")
+    (more,) = h.taken()
+    assert text_of(h, more) == b"one two three"
+    assert h.lane.room(0) == 512 - layout.MESSAGE_BYTES - 13
+    h.lane.finish_prompt(0, Status.OK, 0, b"")
+    (done,) = h.taken()
+    assert (done["status"], done["label"], text_of(h, done)) == (Status.OK, 13, b"one two three")
+    prompt(h, 0, b"again")  # the slot is free
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    assert (h.lane.room(0), h.progress[0]["length"]) == (256, 0)
+
+
+def test_an_errors_message_stands_behind_the_text(heap):
+    h = heap(prompt_spec())
+    prompt(h, 1, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    h.lane.append(1, b"x" * h.lane.room(1))
+    assert h.lane.room(1) == 0
+    with pytest.raises(ValueError, match="the reply takes 0 more"):
+        h.lane.append(1, b"y")
+    with pytest.raises(ValueError, match="a message of 257 bytes"):
+        h.lane.finish_prompt(1, Status.BROKEN, 0, b"e" * 257)
+    h.lane.finish_prompt(1, Status.BROKEN, CompletionFlag.TRUNCATED, b"e" * 256)
+    more, done = h.taken()
+    assert more["status"] == Status.MORE
+    assert (done["status"], done["flags"], done["label"], done["length"]) == (Status.BROKEN, 1, 256, 512)
+    assert text_of(h, done) == b"x" * 256 + b"e" * 256
+
+
+def test_a_client_that_wants_no_more_says_so_in_its_control(heap):
+    h = heap(prompt_spec())
+    prompt(h, 0, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    assert h.lane.cancelled(0) is False
+    h.controls[0]["cancel"] = 1
+    assert h.lane.cancelled(0) is True
+
+
+def test_a_slot_with_a_prompt_may_not_be_submitted_again_also_after_a_more(heap):
+    h = heap(prompt_spec())
+    prompt(h, 0, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    h.lane.append(0, b"text")
+    prompt(h, 0, b"again")
+    assert h.lane.drain(8) == 0
+    assert "slot already in flight: 0" in h.lane.fault
+
+
+def test_a_client_that_acknowledges_what_it_never_took_overruns_only_its_own_ring(heap):
+    h = heap(prompt_spec())
+    prompt(h, 0, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    before = bytes(h.memory)
+    for count in range(1, 20):
+        h.lane.append(0, b"x")
+        h.controls[0]["acknowledged"] = count
+    after = bytes(h.memory)
+    writable = {"completions_offset": 4 * 64, "replies_offset": 2 * 512, "progress_offset": 2 * 128}
+    writable |= {"controls_offset": 2 * 128}  # our own writing
+    spans = [(int(h.at[name]), int(h.at[name]) + size) for name, size in writable.items()]
+    changed = [at for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    assert changed
+    assert all(any(low <= at < high for low, high in spans) for at in changed)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"), [("append", (b"x",)), ("room", ()), ("cancelled", ()), ("finish_prompt", (0, 0, b""))]
+)
+def test_only_a_prompt_in_flight_can_be_worked_on(heap, call, arguments):
+    h = heap(prompt_spec())
+    for slot in (0, 1, 2, 2**32 - 1):
+        with pytest.raises(ValueError, match=f"no prompt is in flight in slot {slot}"):
+            getattr(h.lane, call)(slot, *arguments)
+    for wrong in (-1, 2**64, "0", None):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            getattr(h.lane, call)(wrong, *arguments)
+    image = heap()
+    image.submit(0)
+    image.lane.drain(8)
+    with pytest.raises(ValueError, match="no prompt is in flight"):
+        getattr(image.lane, call)(0, *arguments)
+    with pytest.raises(ValueError, match="this lane has no prompts"):
+        image.lane.begin_prompts()
+
+
+# ---- bells
+
+
+def test_a_client_that_is_awake_is_not_rung_for(heap):
+    h = heap(doorbell=True)
+    h.submit(0)
+    h.lane.drain(8)
+    h.lane.complete_echo()
+    assert h.rung() == b""
+    assert h.lane.counters()["bells_suppressed"] == 1
+
+
+def test_a_client_that_sleeps_is_rung_for_once_a_batch(heap):
+    h = heap(doorbell=True)
+    for slot in range(3):
+        h.submit(slot)
+    h.lane.drain(8)
+    h.header["client_parked"] = 1
+    h.lane.complete_echo()
+    assert h.header["client_parked"] == 0
+    assert h.rung() == bytes([layout.BELL])
+    assert h.lane.counters()["bells_sent"] == 1
+
+
+def test_a_refusal_rings_as_well(heap):
+    h = heap(doorbell=True)
+    h.header["client_parked"] = 1
+    h.submit(0, deadline=1)
+    assert h.lane.drain(8) == 0
+    assert h.rung() == bytes([layout.BELL])
+
+
+def test_a_bell_for_a_full_socket_or_a_client_that_is_gone_is_dropped(heap):
+    h = heap(doorbell=True)
+    h.server.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            h.server.send(bytes([layout.BELL]) * 4096)
+    for slot in range(2):
+        h.submit(slot)
+        h.lane.drain(8)
+        h.header["client_parked"] = 1
+        h.lane.complete_echo()
+        if slot == 0:
+            h.client.close()
+    assert h.lane.counters()["bells_pending"] == 2
+    assert len(h.taken()) == 2
+
+
+# ---- the poller: whose turn it is
+
+
+def test_take_answers_none_when_there_is_nothing(heap):
+    poller = _core.Poller(0)
+    assert poller.take(8) is None
+    h = heap()
+    poller.add(h.lane)
+    assert poller.take(8) is None
+    h.submit(0)
+    assert poller.take(8) is h.lane
+    assert h.lane.count == 1
+
+
+def test_a_lane_whose_batch_is_running_is_passed_over(heap):
+    poller, busy, other = _core.Poller(0), heap(), heap()
+    poller.add(busy.lane)
+    poller.add(other.lane)
+    busy.submit(0)
+    assert poller.take(8) is busy.lane
+    busy.submit(1)
+    assert poller.take(8) is None
+    other.submit(0)
+    assert poller.take(8) is other.lane
+    busy.lane.complete_echo()
+    assert poller.take(8) is busy.lane
+
+
+def test_a_flooding_client_delays_another_by_one_batch_at_most(heap):
+    poller, flood, meek = _core.Poller(0), heap(image_spec(8)), heap()
+    poller.add(flood.lane)
+    poller.add(meek.lane)
+    for slot in range(8):
+        flood.submit(slot)
+    for round_ in range(20):
+        meek.submit(round_ % 4)
+        turns = []
+        for _ in range(2):
+            lane = poller.next(4)
+            turns.append(lane)
+            assert lane.count <= 4
+            lane.complete_echo()
+            for done in flood.taken():  # it resubmits at once
+                flood.submit(int(done["slot"]))
+            meek.taken()
+        assert meek.lane in turns, f"round {round_}"
+
+
+def test_sessions_take_turns(heap):
+    poller, lanes = _core.Poller(0), [heap() for _ in range(5)]
+    for h in lanes:
+        poller.add(h.lane)
+        h.submit(0)
+        h.submit(1)
+    served = []
+    while (lane := poller.take(1)) is not None:
+        served.append([h.lane for h in lanes].index(lane))
+        lane.complete_echo()
+    assert served == [0, 1, 2, 3, 4] * 2
+
+
+def test_a_fault_is_handed_out_once_and_the_others_go_on(heap):
+    poller, hostile, other = _core.Poller(0), heap(), heap()
+    poller.add(hostile.lane)
+    poller.add(other.lane)
+    hostile.submit(99)
+    other.submit(0)
+    lane = poller.next(8)
+    assert (lane, lane.count, lane.op) == (hostile.lane, 0, 0)
+    assert "slot out of range: 99" in lane.fault
+    assert poller.next(8) is other.lane
+    other.lane.complete_echo()
+    assert poller.take(8) is None
+    poller.remove(hostile.lane)
+
+
+def test_lanes_come_and_go(heap):
+    poller, lanes = _core.Poller(0), [heap(doorbell=True) for _ in range(40)]
+    for h in lanes:
+        poller.add(h.lane)
+    for h in lanes[::2]:
+        poller.remove(h.lane)
+    for h in lanes:
+        h.submit(1)
+    served = set()
+    while (lane := poller.take(8)) is not None:
+        served.add(lane)
+        lane.complete_echo()
+    assert served == {h.lane for h in lanes[1::2]}
+    for h in lanes[1::2]:
+        poller.remove(h.lane)
+    assert poller.take(8) is None
+    with pytest.raises(ValueError, match="was not added"):
+        poller.remove(lanes[0].lane)
+    poller.add(lanes[0].lane)
+    assert poller.take(8) is lanes[0].lane
+
+
+def test_a_poller_takes_lanes_and_nothing_else(heap):
+    poller = _core.Poller(0)
+    for wrong in (None, "lane", _core.Lane):
+        with pytest.raises(TypeError, match="takes a Lane"):
+            poller.add(wrong)
+        with pytest.raises(ValueError, match="was not added"):
+            poller.remove(wrong)
+    with pytest.raises(TypeError, match="once"):
+        poller.__init__(0)
+    for arguments in ((), ("0",), (0, 0)):
+        with pytest.raises(TypeError):
+            _core.Poller(*arguments)
+
+
+def test_a_doorbell_that_is_no_socket_is_an_oserror_and_the_lane_is_not_added():
+    memory, _ = memory_of(image_spec())
+    lane, poller = _core.Lane(memory, 0, 999_999), _core.Poller(0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        poller.add(lane)
+    with pytest.raises(ValueError, match="was not added"):
+        poller.remove(lane)
+
+
+# ---- the poller: spinning, sleeping, waking
+
+
+class Waiting:
+    """poller.next in a thread, as the data thread does it."""
+
+    def __init__(self, poller: _core.Poller) -> None:
+        self.poller, self.result = poller, "nothing yet"
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.result = self.poller.next(8)
+
+    def ended(self) -> object:
+        self.thread.join(10)
+        assert not self.thread.is_alive(), "it still waits"
+        return self.result
+
+
+def test_wake_ends_next_from_any_thread_and_also_beforehand():
+    poller = _core.Poller(0)
+    waiting = Waiting(poller)
+    time.sleep(0.02)
+    poller.wake()
+    assert waiting.ended() is None
+    poller.wake()
+    poller.wake()
+    assert poller.next(8) is None
+    assert poller.take(8) is None
+    waiting = Waiting(poller)  # both wakes are spent: this one sleeps
+    time.sleep(0.05)
+    assert waiting.thread.is_alive()
+    poller.wake()
+    assert waiting.ended() is None
+
+
+def test_a_sleeping_server_says_so_and_is_woken_by_a_bell(heap):
+    h = heap(doorbell=True)
+    poller = _core.Poller(0)
+    poller.add(h.lane)
+    for round_ in range(20):
+        waiting = Waiting(poller)
+        soon(lambda: h.header["server_parked"] == 1)
+        h.submit(round_ % 4)
+        h.header["server_parked"] = 0
+        h.client.send(bytes([layout.BELL]))
+        assert waiting.ended() is h.lane
+        assert h.header["server_parked"] == 0
+        h.lane.complete_echo()
+        assert len(h.taken()) == 1
+    assert poller.counters()["parks"] >= 20
+
+
+def test_every_session_is_told_that_the_server_sleeps_and_each_can_wake_it(heap):
+    poller, lanes = _core.Poller(0), [heap(doorbell=True) for _ in range(3)]
+    for h in lanes:
+        poller.add(h.lane)
+    for h in (lanes[2], lanes[0], lanes[1]):
+        waiting = Waiting(poller)
+        soon(lambda: all(each.header["server_parked"] == 1 for each in lanes))
+        h.submit(0)
+        h.client.send(bytes([layout.BELL]))
+        assert waiting.ended() is h.lane
+        assert all(each.header["server_parked"] == 0 for each in lanes)
+        h.lane.complete_echo()
+
+
+def test_what_was_submitted_before_the_park_is_seen_without_a_bell(heap):
+    h = heap(doorbell=True)
+    poller = _core.Poller(0)
+    poller.add(h.lane)
+    h.submit(0)
+    assert poller.next(8) is h.lane
+    assert poller.counters()["parks"] == 0
+
+
+def test_bells_without_news_wake_for_nothing_and_are_read_away(heap):
+    h = heap(doorbell=True)
+    poller = _core.Poller(0)
+    poller.add(h.lane)
+    waiting = Waiting(poller)
+    soon(lambda: h.header["server_parked"] == 1)
+    for _ in range(5):
+        h.client.send(bytes([layout.BELL]) * 100)
+        time.sleep(0.005)
+    soon(lambda: not select.select([h.server], [], [], 0)[0])
+    parks = poller.counters()["parks"]
+    time.sleep(0.05)
+    assert poller.counters()["parks"] == parks, "it sleeps again"
+    assert waiting.thread.is_alive()
+    poller.wake()
+    assert waiting.ended() is None
+
+
+@pytest.mark.parametrize("data", [b"\x00", b"\x01\x01\x02", b"STB1", b"\x01" * 256 + b"\xff" * 300], ids=len)
+def test_a_byte_that_is_no_bell_is_a_fault(heap, data):
+    h = heap(doorbell=True)
+    poller = _core.Poller(0)
+    poller.add(h.lane)
+    waiting = Waiting(poller)
+    soon(lambda: h.header["server_parked"] == 1)
+    h.client.send(data)
+    assert waiting.ended() is h.lane
+    first = next(byte for byte in data if byte != layout.BELL)
+    assert h.lane.fault == f"byte {first} on the doorbell is no bell"
+    assert (h.lane.count, h.lane.op) == (0, 0)
+    assert poller.take(8) is None
+
+
+@pytest.mark.parametrize("how", ["closed", "shut down", "closed with bells unread", "reset"])
+def test_a_client_that_hangs_up_wakes_once_and_does_not_keep_the_server_awake(heap, how):
+    h, other = heap(doorbell=True), heap(doorbell=True)
+    poller = _core.Poller(0)
+    poller.add(h.lane)
+    poller.add(other.lane)
+    waiting = Waiting(poller)
+    soon(lambda: h.header["server_parked"] == 1)
+    if how == "shut down":
+        h.client.shutdown(socket.SHUT_RDWR)
+    else:
+        if how == "closed with bells unread":
+            h.client.send(bytes([layout.BELL]) * 1000)
+        elif how == "reset":
+            h.server.send(bytes([layout.BELL]))  # unread by the client when it closes: a reset
+        h.client.close()
+    soon(lambda: poller.counters()["parks"] >= 1)
+    time.sleep(0.05)
+    parks = poller.counters()["parks"]
+    time.sleep(0.05)
+    assert poller.counters()["parks"] == parks
+    other.submit(0)
+    other.client.send(bytes([layout.BELL]))
+    assert waiting.ended() is other.lane
+    poller.remove(h.lane)  # as the control thread has it
+
+
+def test_more_doorbells_than_one_wake_looks_at_are_all_served(heap):
+    poller, lanes = _core.Poller(0), [heap(image_spec(1), doorbell=True) for _ in range(150)]
+    for h in lanes:
+        poller.add(h.lane)
+    waiting = Waiting(poller)
+    soon(lambda: lanes[-1].header["server_parked"] == 1)
+    for h in lanes:
+        h.submit(0)
+        h.client.send(bytes([layout.BELL]))
+    lane, served = waiting.ended(), set()
+    while len(served) < len(lanes):
+        served.add(lane)
+        lane.complete_echo()
+        lane = poller.next(8) if len(served) < len(lanes) else None
+    assert served == {h.lane for h in lanes}
+
+
+def test_an_idle_server_sleeps_in_one_system_call(heap):
+    h = heap(doorbell=True)
+    poller = _core.Poller(100_000)
+    poller.add(h.lane)
+    waiting = Waiting(poller)
+    soon(lambda: h.header["server_parked"] == 1)
+    used = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - used < 0.1
+    assert poller.counters()["parks"] == 0  # it is in the first one
+    poller.wake()
+    assert waiting.ended() is None
+
+
+def test_a_spin_catches_what_comes_and_one_without_end_never_sleeps(heap):
+    h = heap(doorbell=True)
+    poller = _core.Poller(-1)
+    poller.add(h.lane)
+    for round_ in range(5):
+        waiting = Waiting(poller)
+        time.sleep(0.01)
+        h.submit(round_ % 4)  # and no bell
+        assert waiting.ended() is h.lane
+        h.lane.complete_echo()
+        h.taken()
+    counters = poller.counters()
+    assert (counters["parks"], counters["spin_misses"]) == (0, 0)
+    assert counters["spin_hits"] >= 5
+
+
+def test_a_spin_that_does_not_pay_is_cut_until_there_is_none(heap):
+    """Half the budget after each miss, nothing below 2 us; back to the full one when a sleep was shorter than it."""
+    h = heap(doorbell=True)
+    poller = _core.Poller(64_000)
+    poller.add(h.lane)
+
+    def sleep_through(seconds: float) -> None:
+        waiting = Waiting(poller)
+        soon(lambda: h.header["server_parked"] == 1)
+        time.sleep(seconds)
+        poller.wake()
+        assert waiting.ended() is None
+
+    for _ in range(8):
+        sleep_through(0.002)
+    misses = poller.counters()["spin_misses"]
+    assert misses == 6  # 64, 32, 16, 8, 4 and 2 us
+    sleep_through(0.002)
+    assert poller.counters()["spin_misses"] == misses
+
+
+def test_the_gil_is_free_while_a_poller_waits():
+    for spin in (0, -1):
+        poller = _core.Poller(spin)
+        waiting = Waiting(poller)
+        begun, turns = time.monotonic(), 0
+        while time.monotonic() - begun < 0.05:
+            turns += 1
+        assert turns > 100
+        poller.wake()
+        assert waiting.ended() is None
+
+
+def test_a_poller_and_its_lanes_may_be_dropped_in_any_order():
+    for _ in range(3):
+        poller, lanes = _core.Poller(0), [HeapLane(doorbell=True) for _ in range(3)]
+        for h in lanes:
+            poller.add(h.lane)
+        poller.remove(lanes[1].lane)
+        del poller
+        for h in lanes:
+            h.close()
+
+
+def test_lane_kinds_have_counters_under_the_same_names(heap):
+    names = set(heap().lane.counters())
+    assert names == set(heap(prompt_spec()).lane.counters())
+    assert {"echoes", "classifications", "batches", "expired", "refused", "bells_sent", "bells_suppressed"} <= names
+    assert set(_core.Poller(0).counters()) == {"spin_hits", "spin_misses", "parks", "wakes"}

@@ -1,0 +1,266 @@
+"""layout.md against what is made of it, in all three languages, and against its own promises."""
+
+import subprocess
+import sys
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "conformance"))
+from tables import CONSTANTS, ENUMS, FORMATS, PAGE, PLAIN, ROOT, SIZES, STRUCTS
+
+from shm_server import layout
+from shm_server.layout import generate
+from shm_server.segment import LaneSpec, plan
+
+BYTES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4, "lane[8]": 8 * SIZES["lane"]}
+NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4"}
+LINE = CONSTANTS["line_bytes"]
+
+
+# ---- the page and what is generated from it
+
+
+def test_the_generated_files_are_up_to_date():
+    script = ROOT / "shm_server" / "layout" / "generate.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, f"run `make layout`:\n{run.stdout}{run.stderr}"
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder with a layout.md in which the generator may write."""
+    for name in ("layout.md", *generate.OUTPUTS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", generate.OUTPUTS)
+def test_a_constant_edited_by_hand_is_reported_and_then_written_anew(elsewhere, capsys, name):
+    path, wanted = elsewhere / name, (ROOT / name).read_text()
+    assert generate.main(["--check"]) == 0
+    path.write_text(wanted.replace("3072", "3073"))
+    assert generate.main(["--check"]) == 1
+    assert "3073" in capsys.readouterr().out
+    assert "3073" in path.read_text()  # --check writes nothing
+    assert generate.main([]) == 0
+    assert path.read_text() == wanted
+
+
+def test_a_change_of_the_page_reaches_all_three_languages(elsewhere):
+    page = elsewhere / "layout.md"
+    page.write_text(PAGE.replace("| features_needed | 16 | u64 |", "| features_needed | 24 | u64 |"))
+    assert generate.main(["--check"]) == 1
+    generate.main([])
+    assert "HelloFeaturesNeededAt = 24" in (elsewhere / "go-shm-client/internal/layout/generated.go").read_text()
+    assert "offsetof(struct shm_hello, features_needed) == 24" in (elsewhere / "shm_server/native/layout.h").read_text()
+    namespace: dict = {}
+    exec((elsewhere / "shm_server/layout/generated.py").read_text(), namespace)
+    assert namespace["STRUCTS"]["hello"]["offsets"][-1] == 24
+
+
+def test_every_marker_on_the_page_is_a_table_that_the_generator_reads():
+    tables = generate.read_tables(PAGE)
+    assert len(tables) == PAGE.count("<!-- layout:") == len(STRUCTS) + len(ENUMS) + 1
+    assert all(table.rows for table in tables)
+
+
+def struct(*rows: str, size: int = 16) -> str:
+    lines = [
+        f"<!-- layout: struct thing {size} -->",
+        "| field | offset | type | written by | ordering |",
+        "| - | - | - |",
+    ]
+    return "\n".join([*lines, *(f"| {row} | client | |" for row in rows)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "why"),
+    [
+        (["a | 0 | u64", "b | 4 | u32"], 16, "b overlaps"),
+        (["a | 0 | u32", "b | 4 | u64"], 16, "b overlaps or is not aligned"),
+        (["a | 0 | u32", "b | 6 | u32"], 16, "b overlaps or is not aligned"),
+        (["a | 1 | u16"], 16, "a overlaps or is not aligned"),
+        (["a | 8 | u32", "b | 0 | u32"], 16, "b overlaps"),
+        (["a | 0 | u64", "b | 8 | u64", "c | 16 | u16"], 16, "16 bytes, its fields need 18"),
+        (["a | 0 | lane[2]"], 255, "255 bytes, its fields need 256"),
+    ],
+)
+def test_the_generator_rejects_fields_that_overlap_lie_askew_or_leave_their_struct(rows, size, why):
+    with pytest.raises(ValueError, match=why.replace("[", r"\[")):
+        generate.read_tables(struct(*rows, size=size))
+
+
+def test_the_generator_takes_what_is_right():
+    (table,) = generate.read_tables(struct("a | 0 | u64", "b | 8 | u16", "c | 10 | u16", "d | 12 | f32"))
+    assert [field.offset for field in table.fields] == [0, 8, 10, 12]
+
+
+# ---- Python, C and Go against the tables, read by other code than the generator's
+
+
+def test_numpys_dtypes_are_the_tables():
+    for name, words in PLAIN.items():
+        dtype = np.dtype(layout.generated.STRUCTS[name])
+        assert getattr(layout, name, dtype) == dtype
+        assert dtype.itemsize == SIZES[name]
+        assert list(dtype.names) == [word.name for word in words]
+        for word in words:
+            field, offset = dtype.fields[word.name][:2]
+            assert (field, offset) == (np.dtype(NUMPY[word.type]), word.offset), f"{name}.{word.name}"
+    assert {word.offset for word in STRUCTS["header"] if word.type == "lane[8]"} == {layout.LANES_OFFSET}
+
+
+def test_pythons_constants_and_enums_are_the_tables():
+    for name, value in CONSTANTS.items():
+        assert getattr(layout, name.upper()) == value
+    for name, values in ENUMS.items():
+        enum = getattr(layout, generate.camel(name))
+        assert {item.name.lower(): item.value for item in enum} == values
+
+
+def test_cs_offsets_sizes_and_constants_are_the_tables(tmp_path):
+    lines = ['#include "layout.h"']
+
+    def same(expression: str, value: int) -> None:
+        lines.append(f'_Static_assert({expression} == {value}ull, "{expression}");')
+
+    for name, value in CONSTANTS.items():
+        same(f"SHM_{name.upper()}", value)
+    for name, values in ENUMS.items():
+        for item, value in values.items():
+            same(f"SHM_{name.upper()}_{item.upper()}", value)
+    for name, words in STRUCTS.items():
+        if name == "header":  # a page with holes: offsets, no struct
+            for word in words:
+                same(f"SHM_HEADER_{word.name.upper()}", word.offset)
+            continue
+        same(f"sizeof(struct shm_{name})", SIZES[name])
+        for word in words:
+            same(f"offsetof(struct shm_{name}, {word.name})", word.offset)
+            same(f"sizeof(((struct shm_{name} *)0)->{word.name})", BYTES[word.type])
+    source = tmp_path / "offsets.c"
+    source.write_text("\n".join(lines) + "\n")
+    command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT}/shm_server/native", source]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(lines) > 150
+
+
+def test_gos_constants_are_the_tables():
+    text = (ROOT / "go-shm-client/internal/layout/generated.go").read_text()
+    found = dict(line.split()[1:4:2] for line in text.splitlines() if line.startswith("const "))
+    found = {name: int(value, 0) for name, value in found.items()}
+    wanted = {generate.camel(name): value for name, value in CONSTANTS.items()}
+    for name, values in ENUMS.items():
+        wanted |= {generate.camel(name) + generate.camel(item): value for item, value in values.items()}
+    for name, words in STRUCTS.items():
+        wanted[f"{generate.camel(name)}Bytes"] = SIZES[name]
+        wanted |= {f"{generate.camel(name)}{generate.camel(word.name)}At": word.offset for word in words}
+    assert found == wanted
+
+
+# ---- what the page promises
+
+
+def test_magics_spell_their_names_and_cannot_begin_with_a_bell():
+    assert CONSTANTS["segment_magic"].to_bytes(8, "little") == b"STENSOR1"
+    assert CONSTANTS["frame_magic"].to_bytes(4, "little") == b"STB1"
+    assert CONSTANTS["frame_magic"] & 0xFF != CONSTANTS["bell"]
+
+
+def test_every_word_is_aligned_to_its_size_within_its_struct():
+    for name, words in STRUCTS.items():
+        for word in words:
+            assert word.offset % min(BYTES[word.type], 8) == 0, f"{name}.{word.name}"
+            assert word.offset + BYTES[word.type] <= SIZES[name], f"{name}.{word.name}"
+        for one, other in pairwise(words):
+            assert one.offset + BYTES[one.type] <= other.offset, f"{name}: {one.name}, {other.name}"
+
+
+def test_no_two_words_of_the_header_that_different_sides_write_share_a_line():
+    def lines(word):
+        return set(range(word.offset // LINE, (word.offset + BYTES[word.type] - 1) // LINE + 1))
+
+    assert {word.writer for word in STRUCTS["header"]} == {"server", "both"}
+    shared = [
+        (one.name, other.name)
+        for one, other in combinations(STRUCTS["header"], 2)
+        if (one.writer != other.writer or one.writer == "both") and lines(one) & lines(other)
+    ]
+    assert shared == []
+
+
+def test_no_line_of_the_areas_is_written_by_both_sides():
+    """Whoever writes a ring's entries writes the ring; the client writes the slots, the server the replies."""
+    for name, side in (
+        ("submission", "client"),
+        ("completion", "server"),
+        ("control", "client"),
+        ("progress", "server"),
+    ):
+        assert {word.writer for word in STRUCTS[name]} == {side}
+    image, prompt = layout.LaneKind.IMAGE, layout.LaneKind.PROMPT
+    for count in (1, 2, 3, 4, 31, 64, 65):
+        specs = [LaneSpec(image, count, layout.IMAGE_BYTES, 256), LaneSpec(prompt, count, 64, 128)]
+        for chosen in (specs[:1], specs[1:], specs, specs[::-1]):
+            table, size = plan(chosen)
+            areas = []
+            for row in table.tolist():
+                lane = dict(zip(table.dtype.names, row, strict=True))
+                if lane["kind"] == prompt and lane["controls_offset"]:
+                    areas.append(("client", lane["controls_offset"], lane["slot_count"] * SIZES["control"]))
+                    areas.append(("server", lane["progress_offset"], lane["slot_count"] * SIZES["progress"]))
+                areas += [
+                    ("client", lane["submissions_offset"], lane["submission_entries"] * layout.ENTRY_BYTES),
+                    ("server", lane["completions_offset"], lane["completion_entries"] * layout.ENTRY_BYTES),
+                    ("client", lane["slots_offset"], lane["slot_count"] * lane["slot_bytes"]),
+                    ("server", lane["replies_offset"], lane["slot_count"] * lane["reply_bytes"]),
+                ]
+            assert all(offset % layout.PAGE_BYTES == 0 and length > 0 for _, offset, length in areas)
+            owner = dict.fromkeys(range(layout.PAGE_BYTES // LINE), "both")  # the header
+            for side, offset, length in areas:
+                assert offset + length <= size
+                for line in range(offset // LINE, (offset + length - 1) // LINE + 1):
+                    assert owner.setdefault(line, side) == side, f"{count} slots: byte {line * LINE}"
+
+
+def test_the_lanes_that_are_planned_keep_the_rules_of_the_lane_table():
+    for kind in layout.LaneKind:
+        for count in (1, 2, 3, 5, 64, 1000):
+            table, _ = plan([LaneSpec(kind, count, layout.IMAGE_BYTES, 256)])
+            entries = int(table[0]["submission_entries"])
+            assert entries >= count
+            assert entries & (entries - 1) == 0
+
+
+# ---- turns
+
+
+def test_a_turn_counts_laps_from_one():
+    assert [layout.turn(position, 4) for position in range(9)] == [1, 1, 1, 1, 2, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4, 64, 65536])
+def test_turns_near_2_64_go_on_as_if_nothing_ended(entries):
+    """Before it is published, the entry at p holds the turn of the lap before, also across the end of 64 bits."""
+    for offset in range(-2 * entries - 1, 2 * entries + 1) if entries <= 64 else (-entries - 1, -entries, -1, 0, 1):
+        position, before = offset % 2**64, (offset - entries) % 2**64
+        assert layout.turn(before, entries) == (position // entries) % 2**64
+        assert layout.turn(position, entries) != layout.turn(before, entries)
+        assert 0 <= layout.turn(position, entries) < 2**64
+    assert layout.turn(2**64 - 1, entries) == 0  # as a fresh ring holds
+    assert layout.turn(0, entries) == 1
+
+
+def test_turns_take_integers_of_numpy_near_2_64():
+    with np.errstate(all="raise"):
+        assert layout.turn(int(np.uint64(2**64 - 1)), int(np.uint32(4))) == 0
+
+
+def test_formats_cover_every_type_of_the_page():
+    assert {word.type for words in STRUCTS.values() for word in words} - {"lane[8]"} == set(FORMATS)
