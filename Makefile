@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-python test-go layout clean
+.PHONY: help demo test lint test-python test-go bench-latency layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,6 +23,7 @@ GO_SOURCES := $(shell find go-shm-client -name '*.go' -o -name '*.s' -o -name go
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make lint    ruff, gofmt, go vet, the generated constants"
+	@echo "make bench-latency  measure one caller against C and write the README's table; a quiet machine, a minute"
 	@echo "make layout  rewrite the constants of all three languages after a change to layout.md"
 	@echo "make clean   remove what make made"
 
@@ -71,6 +72,9 @@ test-go: $(VENV)/.test
 	@echo "== tests in Go, then again under the race detector"
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...
+
+bench-latency: $(VENV)/.demo $(CLIENT)
+	$(PY) bench/latency.py --readme
 
 layout:
 	python3 shm_server/layout/generate.py

@@ -10,7 +10,7 @@ import sys
 import time
 from types import ModuleType
 
-from . import __version__, listener, models, server, train
+from . import __version__, layout, listener, models, server, train
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, buckets
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ def run_serve(args: argparse.Namespace) -> int:
         raise ValueError("--engine none takes no --model")
     if args.metrics:
         metrics()
+    if args.slots > layout.MAX_SLOTS:
+        raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {args.slots}")
     # The socket first: a path in use is said before the model is loaded. Until it listens, clients are refused.
     with listener.Listener(args.socket, other_users=args.allow_other_users) as listening:
         serving = server.Server(

@@ -3,10 +3,12 @@
  * One writes 3,072 bytes and publishes an entry; the other reads them all (the checksum of layout.md) and publishes the
  * checksum back. The same bytes move as in an echo through the sidecar, with no Go, no Python and no checks in the way.
  *
- *     pingpong ROUNDS [CPU_A CPU_B] > samples      one line a round: nanoseconds
+ *     pingpong shm|socket ROUNDS > samples      one line a round: nanoseconds
+ *
+ * `socket` is the peer: the same bytes over a Unix socket, blocking on both sides, which is what a sleeping sidecar is
+ * compared with.
  */
 #define _GNU_SOURCE
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -25,20 +27,30 @@ struct shared {
     _Alignas(4096) uint8_t slot[SHM_IMAGE_BYTES];
 };
 
-static void pin(int cpu)
+static void all(ssize_t (*move)(int, void *, size_t), int fd, void *bytes, size_t size)
 {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    if (sched_setaffinity(0, sizeof set, &set) < 0) {
-        perror("pin");
-        exit(1);
+    for (size_t done = 0; done < size;) {
+        ssize_t n = move(fd, (uint8_t *)bytes + done, size - done);
+        if (n <= 0)
+            exit(1); /* the other process is gone */
+        done += (size_t)n;
+    }
+}
+
+static ssize_t put(int fd, void *bytes, size_t size) { return write(fd, bytes, size); }
+
+static void serve_socket(int fd)
+{
+    static uint8_t image[SHM_IMAGE_BYTES];
+    for (;;) {
+        all(read, fd, image, sizeof image);
+        uint64_t checksum = ring_checksum(image, sizeof image);
+        all(put, fd, &checksum, sizeof checksum);
     }
 }
 
 static void serve(struct shared *s)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (uint64_t turn = 1;; turn++) {
         while (atomic_load_explicit(&s->request, memory_order_acquire) != turn)
             ring_pause();
@@ -47,17 +59,36 @@ static void serve(struct shared *s)
     }
 }
 
+static uint64_t ask(struct shared *s, uint64_t turn, uint8_t *payload)
+{
+    memcpy(s->slot, payload, SHM_IMAGE_BYTES);
+    atomic_store_explicit(&s->request, turn, memory_order_release);
+    while (atomic_load_explicit(&s->reply, memory_order_acquire) != turn)
+        ring_pause();
+    return s->checksum;
+}
+
+static uint64_t ask_socket(int fd, uint8_t *payload)
+{
+    uint64_t checksum;
+    all(put, fd, payload, SHM_IMAGE_BYTES);
+    all(read, fd, &checksum, sizeof checksum);
+    return checksum;
+}
+
 int main(int argc, char **argv)
 {
-    long rounds = argc > 1 ? atol(argv[1]) : 0;
-    if (rounds < 1 || (argc != 2 && argc != 4)) {
-        fprintf(stderr, "usage: pingpong ROUNDS [CPU_A CPU_B]\n");
+    long rounds = argc == 3 ? atol(argv[2]) : 0;
+    bool by_socket = argc == 3 && !strcmp(argv[1], "socket");
+    if (rounds < 1 || (!by_socket && strcmp(argv[1], "shm"))) {
+        fprintf(stderr, "usage: pingpong shm|socket ROUNDS\n");
         return 2;
     }
+    int ends[2];
     struct shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     uint32_t *samples = calloc((size_t)rounds, sizeof *samples);
     uint8_t(*payloads)[SHM_IMAGE_BYTES] = malloc(PAYLOADS * SHM_IMAGE_BYTES);
-    if (s == MAP_FAILED || !samples || !payloads) {
+    if (s == MAP_FAILED || !samples || !payloads || socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0) {
         perror("pingpong");
         return 1;
     }
@@ -70,21 +101,18 @@ int main(int argc, char **argv)
     }
     pid_t child = fork();
     if (child == 0) {
-        if (argc == 4)
-            pin(atoi(argv[3]));
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (by_socket)
+            serve_socket(ends[1]);
         serve(s);
     }
-    if (argc == 4)
-        pin(atoi(argv[2]));
     for (long i = -WARM_UP; i < rounds; i++) {
         uint64_t turn = (uint64_t)(i + WARM_UP + 1);
+        uint8_t *payload = payloads[turn % PAYLOADS];
         uint64_t begun = ring_now();
-        memcpy(s->slot, payloads[turn % PAYLOADS], SHM_IMAGE_BYTES);
-        atomic_store_explicit(&s->request, turn, memory_order_release);
-        while (atomic_load_explicit(&s->reply, memory_order_acquire) != turn)
-            ring_pause();
+        uint64_t checksum = by_socket ? ask_socket(ends[0], payload) : ask(s, turn, payload);
         uint64_t took = ring_now() - begun;
-        if (s->checksum != expected[turn % PAYLOADS]) {
+        if (checksum != expected[turn % PAYLOADS]) {
             fprintf(stderr, "pingpong: wrong checksum in round %ld\n", i);
             kill(child, SIGKILL);
             return 1;

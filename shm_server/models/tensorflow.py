@@ -3,7 +3,8 @@
 Casting, transposing, scaling and the softmax are part of the graph, the weights are constants in it,
 and it takes any number of pictures.
 
-TODO numbers
+Median of a call of `scores` with the bundled network and one thread, on a 2-core Xeon (Sapphire Rapids,
+in a virtual machine, while others used it too): 148 us for 1 picture, 0.68 ms for 8, 2.4 ms for 32, 4.4 ms for 64.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ func (s *spinFlag) Set(text string) error {
 
 func echo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f := newFlags("echo", "", "Measures echoes of 3072 bytes: written by us, read by the server, whose checksum is verified. Each payload is new.")
+	classify := f.Bool("classify", false, "have each payload classified instead: the same way, and the model")
 	n := f.Int("n", 10000, "`echoes` to measure")
 	c := f.Int("c", 1, "`goroutines` that call at a time")
 	spin := spinFlag(shm.DefaultSpin)
@@ -58,19 +59,23 @@ func echo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer client.Close()
 
+	call, what := echoOnce, "echoes of %d bytes, every checksum verified"
+	if *classify {
+		call, what = classifyOnce, "classifications of %d bytes"
+	}
 	warmUp := min(10000, 1000+*n/10) // of caches, clocks and the spin budget of both sides
-	if _, err := measure(ctx, client, warmUp, min(*c, warmUp)); err != nil {
+	if _, err := measure(ctx, client, call, warmUp, min(*c, warmUp)); err != nil {
 		return err
 	}
 	before := client.Stats()
 	began := time.Now()
-	samples, err := measure(ctx, client, *n, *c)
+	samples, err := measure(ctx, client, call, *n, *c)
 	if err != nil {
 		return err
 	}
 	took := time.Since(began)
 	after := client.Stats()
-	fmt.Fprintf(stdout, "%d echoes of %d bytes, %d at a time, spin %s, every checksum verified; %d more to warm up, not counted\n",
+	fmt.Fprintf(stdout, "%d "+what+", %d at a time, spin %s; %d more to warm up, not counted\n",
 		*n, shm.PixelBytes, *c, spin.String(), warmUp)
 	fmt.Fprintf(stdout, "latency  %s\n", percentiles(samples))
 	fmt.Fprintf(stdout, "rate     %.0f/s, making and verifying payloads included\n", float64(*n)/took.Seconds())
@@ -79,8 +84,11 @@ func echo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// measure shares n echoes among c goroutines and returns every one's latency.
-func measure(ctx context.Context, client *shm.Client, n, c int) ([]time.Duration, error) {
+// caller makes one call and checks what it can of the answer.
+type caller func(ctx context.Context, client *shm.Client, pixels []byte) (took time.Duration, err error)
+
+// measure shares n calls among c goroutines and returns every one's latency.
+func measure(ctx context.Context, client *shm.Client, call caller, n, c int) ([]time.Duration, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	samples := make([]time.Duration, n)
@@ -90,7 +98,7 @@ func measure(ctx context.Context, client *shm.Client, n, c int) ([]time.Duration
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			if err := echoes(ctx, client, mine); err != nil {
+			if err := fill(ctx, client, call, mine); err != nil {
 				cancel(err)
 			}
 		}()
@@ -99,23 +107,40 @@ func measure(ctx context.Context, client *shm.Client, n, c int) ([]time.Duration
 	return samples, context.Cause(ctx)
 }
 
-// echoes fills samples with latencies: of the call alone, which copies the payload into its slot.
-func echoes(ctx context.Context, client *shm.Client, samples []time.Duration) error {
+// fill fills samples with latencies, of calls with a new payload each.
+func fill(ctx context.Context, client *shm.Client, call caller, samples []time.Duration) (err error) {
 	source := rand.NewPCG(rand.Uint64(), rand.Uint64())
 	pixels := make([]byte, shm.PixelBytes)
 	for i := range samples {
 		for at := 0; at < len(pixels); at += 8 {
 			binary.LittleEndian.PutUint64(pixels[at:], source.Uint64())
 		}
-		began := time.Now()
-		result, err := client.Echo(ctx, pixels)
-		samples[i] = time.Since(began)
-		if err != nil {
-			return fmt.Errorf("echo: %w", err)
-		}
-		if want := shm.Checksum(pixels); result.Checksum != want {
-			return fmt.Errorf("echo: server's checksum is %#x, not %#x", result.Checksum, want)
+		if samples[i], err = call(ctx, client, pixels); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// echoOnce measures the call alone, which copies the payload into its slot.
+func echoOnce(ctx context.Context, client *shm.Client, pixels []byte) (time.Duration, error) {
+	began := time.Now()
+	result, err := client.Echo(ctx, pixels)
+	took := time.Since(began)
+	if err != nil {
+		return 0, fmt.Errorf("echo: %w", err)
+	}
+	if want := shm.Checksum(pixels); result.Checksum != want {
+		return 0, fmt.Errorf("echo: server's checksum is %#x, not %#x", result.Checksum, want)
+	}
+	return took, nil
+}
+
+func classifyOnce(ctx context.Context, client *shm.Client, pixels []byte) (time.Duration, error) {
+	began := time.Now()
+	_, err := client.Classify(ctx, pixels)
+	if err != nil {
+		return 0, fmt.Errorf("classify: %w", err)
+	}
+	return time.Since(began), nil
 }

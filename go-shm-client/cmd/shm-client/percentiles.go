@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -12,18 +11,17 @@ import (
 func percentiles(samples []time.Duration) string {
 	slices.Sort(samples)
 	var parts []string
-	for _, p := range []float64{50, 90, 99, 99.9, 100} {
-		name := fmt.Sprintf("p%g", p)
-		if p == 100 {
-			name = "max"
-		}
-		parts = append(parts, fmt.Sprintf("%s %.2f us", name, float64(percentile(samples, p))/1e3))
+	for _, p := range []struct {
+		name     string
+		permille int
+	}{{"p50", 500}, {"p90", 900}, {"p99", 990}, {"p99.9", 999}, {"max", 1000}} {
+		parts = append(parts, fmt.Sprintf("%s %.2f us", p.name, float64(percentile(samples, p.permille))/1e3))
 	}
 	return strings.Join(parts, "  ")
 }
 
-// percentile is the smallest sample that p percent of the sorted samples do not exceed: a value that was measured.
-func percentile(sorted []time.Duration, p float64) time.Duration {
-	rank := int(math.Ceil(p / 100 * float64(len(sorted))))
+// percentile is the smallest sample that this share of the sorted samples does not exceed: a value that was measured.
+func percentile(sorted []time.Duration, permille int) time.Duration {
+	rank := (len(sorted)*permille + 999) / 1000
 	return sorted[max(1, rank)-1]
 }

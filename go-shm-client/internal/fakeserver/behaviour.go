@@ -3,6 +3,7 @@ package fakeserver
 import (
 	"math/rand/v2"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"go-shm-client/internal/layout"
@@ -15,6 +16,7 @@ type Behaviour struct {
 	Delay  time.Duration
 	Polls  int // polls without news before sleeping; a random number up to this
 	Answer func(*Server, layout.Submission)
+	Paused *atomic.Bool // while it is true, submissions are taken but not answered
 }
 
 // Run serves until stop is closed. bells carries the client's bells.
@@ -36,6 +38,10 @@ func (s *Server) Run(b Behaviour, bells <-chan struct{}, stop <-chan struct{}) {
 			held = append(held, got)
 		} else {
 			idle++
+		}
+		if b.Paused != nil && b.Paused.Load() {
+			time.Sleep(50 * time.Microsecond)
+			continue
 		}
 		if len(held) > 0 && (!news || len(held) > b.Hold) {
 			i := 0

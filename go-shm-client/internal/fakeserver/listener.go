@@ -43,9 +43,6 @@ func (l *Listener) Listen() error {
 				return
 			}
 			if session := l.shake(conn); session != nil {
-				l.mu.Lock()
-				l.sessions = append(l.sessions, session)
-				l.mu.Unlock()
 				l.all.Add(1)
 				go func() {
 					defer l.all.Done()
@@ -100,12 +97,16 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 	defer file.Close()
 	memory := must(syscall.Mmap(int(file.Fd()), 0, int(header.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))
 	Encode(memory, header, lane)
+	session := newSession(conn, memory, lane)
+	l.mu.Lock()
+	l.sessions = append(l.sessions, session) // before the client can know that it is connected
+	l.mu.Unlock()
 	welcome := WelcomeMessage(header.SegmentBytes, Epoch)
 	if _, _, err := conn.WriteMsgUnix(welcome, syscall.UnixRights(int(file.Fd())), nil); err != nil {
 		conn.Close()
 		return nil
 	}
-	return newSession(conn, memory, lane)
+	return session
 }
 
 // SharedFile is a file in memory that no name leads to. (memfd_create is not in package syscall.)

@@ -18,12 +18,12 @@ type Server struct {
 	slots, replies  []byte
 	submissions     *ring.Consumer
 	completions     *ring.Producer
-	inFlight        map[uint32]bool
+	inFlight        []bool
 	serverParked    *atomic.Uint32
 	clientParked    *atomic.Uint32
 	serverState     *atomic.Uint32
 	ring            func() // wakes the client
-	Taken, Answered int
+	Taken, Answered atomic.Int64
 }
 
 // New serves the lane in memory. ring wakes the client; it must not block.
@@ -36,7 +36,7 @@ func New(memory []byte, lane layout.Lane, ring_ func()) *Server {
 		replies:      cut(lane.RepliesOffset, uint64(lane.SlotCount)*uint64(lane.ReplyBytes)),
 		submissions:  must(ring.NewConsumer(cut(lane.SubmissionsOffset, uint64(lane.SubmissionEntries)*layout.EntryBytes), 0)),
 		completions:  must(ring.NewProducer(cut(lane.CompletionsOffset, uint64(lane.CompletionEntries)*layout.EntryBytes), 0)),
-		inFlight:     make(map[uint32]bool),
+		inFlight:     make([]bool, lane.SlotCount),
 		serverParked: must(machine.Word32(memory, layout.HeaderServerParkedAt)),
 		clientParked: must(machine.Word32(memory, layout.HeaderClientParkedAt)),
 		serverState:  must(machine.Word32(memory, layout.HeaderServerStateAt)),
@@ -69,7 +69,7 @@ func (s *Server) Take() (layout.Submission, bool) {
 		panic(fmt.Sprintf("submission with op %d", got.Op))
 	}
 	s.inFlight[got.Slot] = true
-	s.Taken++
+	s.Taken.Add(1)
 	return got, true
 }
 
@@ -106,9 +106,9 @@ func (s *Server) Answer(got layout.Submission, c layout.Completion) {
 	if !s.inFlight[got.Slot] {
 		panic(fmt.Sprintf("slot %d answered while not in flight", got.Slot))
 	}
-	delete(s.inFlight, got.Slot)
+	s.inFlight[got.Slot] = false
 	c.Slot, c.RequestID = got.Slot, got.RequestID
-	s.Answered++
+	s.Answered.Add(1)
 	s.Publish(c)
 }
 

@@ -22,7 +22,8 @@ type Session struct {
 
 func newSession(conn *net.UnixConn, memory []byte, lane layout.Lane) *Session {
 	s := &Session{Conn: conn, memory: memory, bells: make(chan struct{}, 1), stop: make(chan struct{})}
-	s.Server = New(memory, lane, func() { _, _ = conn.Write([]byte{layout.Bell}) })
+	bell := []byte{layout.Bell}
+	s.Server = New(memory, lane, func() { _, _ = conn.Write(bell) })
 	return s
 }
 

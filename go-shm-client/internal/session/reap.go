@@ -91,8 +91,8 @@ func (l *Lane) reap() {
 	}
 }
 
-// CheckCompletion checks what a completion says, as far as the lane's geometry tells.
-func CheckCompletion(lane layout.Lane, c layout.Completion) error {
+// checkCompletion checks what a completion says, as far as the lane's geometry tells.
+func checkCompletion(lane layout.Lane, c layout.Completion) error {
 	last := uint16(layout.StatusModelError) // of an image lane
 	if lane.Kind == layout.LaneKindPrompt {
 		last = layout.StatusBroken
@@ -110,7 +110,7 @@ func CheckCompletion(lane layout.Lane, c layout.Completion) error {
 
 // deliver checks a private copy of a completion and finishes its call.
 func (l *Lane) deliver(c layout.Completion) error {
-	if err := CheckCompletion(l.geometry, c); err != nil {
+	if err := checkCompletion(l.geometry, c); err != nil {
 		return err
 	}
 	call := &l.calls[c.Slot]

@@ -101,11 +101,11 @@ func TestHundredsOfGoroutinesLoseNothingOnFewSlots(t *testing.T) {
 					count := stress(t, h, seed, 200, false)
 					h.mustBeWhole(t)
 					h.stopServer()
-					if taken := int64(h.server.Taken); taken != count.answered.Load()+count.abandoned.Load() || h.server.Answered != h.server.Taken {
+					if taken := h.server.Taken.Load(); taken != count.answered.Load()+count.abandoned.Load() || h.server.Answered.Load() != taken {
 						t.Errorf("the server took %d and answered %d; %d calls were answered and %d abandoned",
-							taken, h.server.Answered, count.answered.Load(), count.abandoned.Load())
+							taken, h.server.Answered.Load(), count.answered.Load(), count.abandoned.Load())
 					}
-					if count.answered.Load() == 0 || h.counters.Snapshot().Requests != uint64(h.server.Taken) {
+					if count.answered.Load() == 0 || h.counters.Snapshot().Requests != uint64(h.server.Taken.Load()) {
 						t.Errorf("%d answered; %+v", count.answered.Load(), h.counters.Snapshot())
 					}
 				})
