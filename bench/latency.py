@@ -3,8 +3,9 @@
     .venv/bin/python bench/latency.py [--rounds 5] [--json FILE] [--readme]
 
 In each round every contestant runs once, in a shuffled order (the seed is printed), so that a drift of the machine
-hits all alike; the servers of the others are stopped meanwhile. The figures are medians over the rounds of each percentile.
-Warm-up is not counted: 1,000 to 10,000 calls a run. --readme writes the table to README.md, between its markers.
+hits all alike; the servers of the others are stopped meanwhile. The figures are medians, over the rounds, of each
+percentile. Warm-up is not counted: 500 to 20,000 calls a run. --readme writes the table to README.md, between its
+markers.
 """
 
 import argparse
@@ -27,8 +28,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT = ROOT / "bin" / "shm-client"
 PERCENTILES = (50, 90, 99, 99.9)
-NOTE = """p50 to p99.9 in microseconds, medians of {rounds} interleaved rounds; one caller, nothing pinned, one model thread.
-{machine}, {date}, commit {commit}. `make bench-latency` measures again and writes this table."""
+NOTE = """Microseconds, medians of {rounds} interleaved rounds; one caller, nothing pinned, one model thread. {machine},
+{date}, commit {commit}. `make bench-latency` measures again and writes this table."""
 
 
 @contextlib.contextmanager

@@ -22,11 +22,6 @@ ALLOWED = {
     "metrics": {"server"},
     "models": set(),
     "train": {"models"},
-    # the two other transports
-    "images": set(),
-    "serialized": {"models"},
-    "uds": {"doorbell", "listener", "models"},
-    "http": {"images", "listener", "models"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
 

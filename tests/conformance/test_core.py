@@ -926,9 +926,25 @@ class Waiting:
         return self.result
 
 
-def test_wake_ends_next_from_any_thread_and_also_beforehand():
+@pytest.fixture
+def waits(heap):
+    """waits(poller) makes a Waiting; none is left behind to look at lanes that are closed."""
+    made: list[Waiting] = []
+
+    def make(poller: _core.Poller) -> Waiting:
+        made.append(Waiting(poller))
+        return made[-1]
+
+    yield make
+    for waiting in made:
+        while waiting.thread.is_alive():
+            waiting.poller.wake()
+            waiting.thread.join(0.1)
+
+
+def test_wake_ends_next_from_any_thread_and_also_beforehand(waits):
     poller = _core.Poller(0)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     time.sleep(0.02)
     poller.wake()
     assert waiting.ended() is None
@@ -936,19 +952,19 @@ def test_wake_ends_next_from_any_thread_and_also_beforehand():
     poller.wake()
     assert poller.next(8) is None
     assert poller.take(8) is None
-    waiting = Waiting(poller)  # both wakes are spent: this one sleeps
+    waiting = waits(poller)  # both wakes are spent: this one sleeps
     time.sleep(0.05)
     assert waiting.thread.is_alive()
     poller.wake()
     assert waiting.ended() is None
 
 
-def test_a_sleeping_server_says_so_and_is_woken_by_a_bell(heap):
+def test_a_sleeping_server_says_so_and_is_woken_by_a_bell(heap, waits):
     h = heap(doorbell=True)
     poller = _core.Poller(0)
     poller.add(h.lane)
     for round_ in range(20):
-        waiting = Waiting(poller)
+        waiting = waits(poller)
         soon(lambda: h.header["server_parked"] == 1)
         h.submit(round_ % 4)
         h.header["server_parked"] = 0
@@ -960,12 +976,12 @@ def test_a_sleeping_server_says_so_and_is_woken_by_a_bell(heap):
     assert poller.counters()["parks"] >= 20
 
 
-def test_every_session_is_told_that_the_server_sleeps_and_each_can_wake_it(heap):
+def test_every_session_is_told_that_the_server_sleeps_and_each_can_wake_it(heap, waits):
     poller, lanes = _core.Poller(0), [heap(doorbell=True) for _ in range(3)]
     for h in lanes:
         poller.add(h.lane)
     for h in (lanes[2], lanes[0], lanes[1]):
-        waiting = Waiting(poller)
+        waiting = waits(poller)
         soon(lambda: all(each.header["server_parked"] == 1 for each in lanes))
         h.submit(0)
         h.client.send(bytes([layout.BELL]))
@@ -983,11 +999,11 @@ def test_what_was_submitted_before_the_park_is_seen_without_a_bell(heap):
     assert poller.counters()["parks"] == 0
 
 
-def test_bells_without_news_wake_for_nothing_and_are_read_away(heap):
+def test_bells_without_news_wake_for_nothing_and_are_read_away(heap, waits):
     h = heap(doorbell=True)
     poller = _core.Poller(0)
     poller.add(h.lane)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     soon(lambda: h.header["server_parked"] == 1)
     for _ in range(5):
         h.client.send(bytes([layout.BELL]) * 100)
@@ -1002,11 +1018,11 @@ def test_bells_without_news_wake_for_nothing_and_are_read_away(heap):
 
 
 @pytest.mark.parametrize("data", [b"\x00", b"\x01\x01\x02", b"STB1", b"\x01" * 256 + b"\xff" * 300], ids=len)
-def test_a_byte_that_is_no_bell_is_a_fault(heap, data):
+def test_a_byte_that_is_no_bell_is_a_fault(heap, data, waits):
     h = heap(doorbell=True)
     poller = _core.Poller(0)
     poller.add(h.lane)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     soon(lambda: h.header["server_parked"] == 1)
     h.client.send(data)
     assert waiting.ended() is h.lane
@@ -1017,12 +1033,12 @@ def test_a_byte_that_is_no_bell_is_a_fault(heap, data):
 
 
 @pytest.mark.parametrize("how", ["closed", "shut down", "closed with bells unread", "reset"])
-def test_a_client_that_hangs_up_wakes_once_and_does_not_keep_the_server_awake(heap, how):
+def test_a_client_that_hangs_up_wakes_once_and_does_not_keep_the_server_awake(heap, how, waits):
     h, other = heap(doorbell=True), heap(doorbell=True)
     poller = _core.Poller(0)
     poller.add(h.lane)
     poller.add(other.lane)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     soon(lambda: h.header["server_parked"] == 1)
     if how == "shut down":
         h.client.shutdown(socket.SHUT_RDWR)
@@ -1043,11 +1059,11 @@ def test_a_client_that_hangs_up_wakes_once_and_does_not_keep_the_server_awake(he
     poller.remove(h.lane)  # as the control thread has it
 
 
-def test_more_doorbells_than_one_wake_looks_at_are_all_served(heap):
+def test_more_doorbells_than_one_wake_looks_at_are_all_served(heap, waits):
     poller, lanes = _core.Poller(0), [heap(image_spec(1), doorbell=True) for _ in range(150)]
     for h in lanes:
         poller.add(h.lane)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     soon(lambda: lanes[-1].header["server_parked"] == 1)
     for h in lanes:
         h.submit(0)
@@ -1060,11 +1076,11 @@ def test_more_doorbells_than_one_wake_looks_at_are_all_served(heap):
     assert served == {h.lane for h in lanes}
 
 
-def test_an_idle_server_sleeps_in_one_system_call(heap):
+def test_an_idle_server_sleeps_in_one_system_call(heap, waits):
     h = heap(doorbell=True)
     poller = _core.Poller(100_000)
     poller.add(h.lane)
-    waiting = Waiting(poller)
+    waiting = waits(poller)
     soon(lambda: h.header["server_parked"] == 1)
     used = time.process_time()
     time.sleep(0.2)
@@ -1074,12 +1090,12 @@ def test_an_idle_server_sleeps_in_one_system_call(heap):
     assert waiting.ended() is None
 
 
-def test_a_spin_catches_what_comes_and_one_without_end_never_sleeps(heap):
+def test_a_spin_catches_what_comes_and_one_without_end_never_sleeps(heap, waits):
     h = heap(doorbell=True)
     poller = _core.Poller(-1)
     poller.add(h.lane)
     for round_ in range(5):
-        waiting = Waiting(poller)
+        waiting = waits(poller)
         time.sleep(0.01)
         h.submit(round_ % 4)  # and no bell
         assert waiting.ended() is h.lane
@@ -1090,14 +1106,14 @@ def test_a_spin_catches_what_comes_and_one_without_end_never_sleeps(heap):
     assert counters["spin_hits"] >= 5
 
 
-def test_a_spin_that_does_not_pay_is_cut_until_there_is_none(heap):
+def test_a_spin_that_does_not_pay_is_cut_until_there_is_none(heap, waits):
     """Half the budget after each miss, nothing below 2 us; back to the full one when a sleep was shorter than it."""
     h = heap(doorbell=True)
     poller = _core.Poller(64_000)
     poller.add(h.lane)
 
     def sleep_through(seconds: float) -> None:
-        waiting = Waiting(poller)
+        waiting = waits(poller)
         soon(lambda: h.header["server_parked"] == 1)
         time.sleep(seconds)
         poller.wake()
@@ -1111,10 +1127,10 @@ def test_a_spin_that_does_not_pay_is_cut_until_there_is_none(heap):
     assert poller.counters()["spin_misses"] == misses
 
 
-def test_the_gil_is_free_while_a_poller_waits():
+def test_the_gil_is_free_while_a_poller_waits(waits):
     for spin in (0, -1):
         poller = _core.Poller(spin)
-        waiting = Waiting(poller)
+        waiting = waits(poller)
         begun, turns = time.monotonic(), 0
         while time.monotonic() - begun < 0.05:
             turns += 1

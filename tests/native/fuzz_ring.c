@@ -1,0 +1,333 @@
+/* A client that writes anything anywhere, against ring.h and stream.h. usage: fuzz_ring SEED ROUNDS
+ *
+ * After every step of the server: it took exactly what a second reading of layout.md says, it wrote nothing that is
+ * the client's, and its completions are right. AddressSanitizer and UBSan watch the rest.
+ */
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "heap_segment.h"
+
+static uint64_t seed;
+
+static uint32_t below(uint32_t bound) { return random_below(&seed, bound); }
+static bool one_in(uint32_t n) { return below(n) == 0; }
+
+/* Numbers that break things, more often than chance would have them. */
+static uint64_t nasty(void)
+{
+    static const uint64_t edges[] = {0, 1, 2, 3, 4, 7, 8, 63, 64, 255, 256, 3071, 3072, 3073, 4095, 4096, 65535, 65536,
+                                     INT32_MAX, UINT32_MAX - 63, UINT32_MAX, 1ull << 32, INT64_MAX, UINT64_MAX - 4095,
+                                     UINT64_MAX - 3, UINT64_MAX - 1, UINT64_MAX};
+    return one_in(3) ? random_next(&seed) : edges[below(sizeof edges / sizeof *edges)];
+}
+
+/* ---- the client ---- */
+
+static uint8_t *entry_at(struct heap_segment *s, uint64_t position)
+{
+    return s->base + s->at.submissions_offset + position % s->at.submission_entries * SHM_ENTRY_BYTES;
+}
+
+/* A slot that the client may submit, or any when there is none. */
+static uint32_t free_slot(const struct heap_segment *s, uint64_t tail)
+{
+    uint32_t begin = below(s->at.slot_count);
+    for (uint32_t i = 0; i < s->at.slot_count; i++) {
+        uint32_t slot = (begin + i) % s->at.slot_count;
+        bool taken = s->lane.in_flight[slot];
+        for (uint64_t p = s->lane.head; p != tail && !taken; p++)
+            taken = ((const struct shm_submission *)(const void *)entry_at((struct heap_segment *)s, p))->slot == slot;
+        if (!taken)
+            return slot;
+    }
+    return UINT32_MAX;
+}
+
+/* A submission as it should be, but for one word in `wrong` cases of four. */
+static void submit(struct heap_segment *s, uint64_t *tail, uint32_t wrong)
+{
+    uint32_t slot = free_slot(s, *tail);
+    if (slot == UINT32_MAX && !wrong)
+        return;
+    bool image = s->at.kind == SHM_LANE_KIND_IMAGE;
+    struct shm_submission e = {.turn = *tail / s->at.submission_entries + 1, .request_id = random_next(&seed)};
+    e.slot = slot == UINT32_MAX || (wrong && one_in(8)) ? below(s->at.slot_count) : slot;
+    e.op = one_in(2) ? SHM_OP_ECHO : image ? SHM_OP_CLASSIFY : SHM_OP_PROMPT;
+    e.flags = e.op == SHM_OP_CLASSIFY ? (uint16_t)below(2) : 0;
+    e.length = image ? s->at.slot_bytes : below(s->at.slot_bytes + 1);
+    e.deadline = one_in(4) ? nasty() : 0;
+    e.submitted = one_in(2) ? nasty() : 0;
+    if (*tail > UINT64_MAX - s->at.submission_entries)
+        e.turn = 0; /* the lap that ends at 2^64 */
+    if (below(4) < wrong) {
+        switch (below(5)) {
+        case 0: e.slot = one_in(2) ? s->at.slot_count : (uint32_t)nasty(); break;
+        case 1: e.op = (uint16_t)nasty(); break;
+        case 2: e.flags = (uint16_t)nasty(); break;
+        case 3: e.length = one_in(2) ? s->at.slot_bytes + 1 : (uint32_t)nasty(); break;
+        case 4: e.turn = nasty(); break;
+        }
+    }
+    memcpy(entry_at(s, *tail), &e, sizeof e);
+    ++*tail;
+}
+
+/* In a `hostile` session anything, else mostly what is right: those last, and go round their rings. */
+static void misbehave(struct heap_segment *s, uint64_t *tail, bool hostile)
+{
+    switch (hostile || one_in(40) ? below(12) : 11) {
+    case 0: /* one word of one entry */
+        *(uint64_t *)(void *)(entry_at(s, below(64)) + 8 * below(8)) = nasty();
+        break;
+    case 1: /* the whole ring */
+        for (uint64_t i = 0; i < s->at.submission_entries * SHM_ENTRY_BYTES / 8; i++)
+            ((uint64_t *)(void *)(s->base + s->at.submissions_offset))[i] = nasty();
+        break;
+    case 2: /* the header, after it was read */
+        *(uint64_t *)(void *)(s->base + 8 * below(256)) = nasty();
+        break;
+    case 3: /* the completion ring, which is the server's */
+        *(uint64_t *)(void *)(s->base + s->at.completions_offset + 8 * below(8 * s->at.completion_entries)) = nasty();
+        break;
+    case 4:
+        if (s->at.controls_offset)
+            *(uint64_t *)(void *)(s->base + s->at.controls_offset + 16 * below(8 * s->at.slot_count)) = nasty();
+        break;
+    case 5:
+        s->base[s->at.slots_offset + below(s->at.slot_count * s->at.slot_bytes)] ^= 0xff;
+        break;
+    default:
+        for (uint32_t n = below(2 * s->at.slot_count + 1); n; n--)
+            submit(s, tail, hostile && one_in(8));
+    }
+}
+
+/* ---- what the server should have done, from the bytes as they were ---- */
+
+struct expected { uint32_t count, op, consumed; bool fault; };
+
+static bool right(const struct heap_segment *s, const uint8_t *in_flight, const struct shm_submission *e)
+{
+    if (e->slot >= s->at.slot_count || in_flight[e->slot])
+        return false;
+    if (s->at.kind == SHM_LANE_KIND_IMAGE)
+        return e->length == s->at.slot_bytes &&
+               ((e->op == SHM_OP_ECHO && e->flags == 0) || (e->op == SHM_OP_CLASSIFY && e->flags <= 1));
+    return e->length <= s->at.slot_bytes && e->flags == 0 && (e->op == SHM_OP_ECHO || e->op == SHM_OP_PROMPT);
+}
+
+static struct expected expect(const struct heap_segment *s, const uint8_t *before, const uint8_t *were_in_flight,
+                              uint64_t head, uint32_t limit)
+{
+    struct expected x = {0};
+    uint32_t n = s->at.submission_entries;
+    uint8_t in_flight[64];
+    memcpy(in_flight, were_in_flight, s->at.slot_count);
+    for (;; x.consumed++) {
+        uint64_t position = head + x.consumed;
+        struct shm_submission e;
+        memcpy(&e, before + s->at.submissions_offset + position % n * SHM_ENTRY_BYTES, sizeof e);
+        bool fresh = e.turn == (position + n) / n, old = e.turn == position / n;
+        if (!fresh && !old)
+            x.fault = true;
+        if (!fresh || x.consumed == limit || (x.count && e.op != x.op))
+            break;
+        if (!right(s, in_flight, &e)) {
+            x.fault = true;
+            break;
+        }
+        if ((e.deadline && e.deadline <= s->lane.taken_ns) || s->lane.draining)
+            continue; /* answered, and its slot is free again */
+        in_flight[e.slot] = 1;
+        x.op = e.op;
+        x.count++;
+    }
+    if (x.fault)
+        x.count = x.op = 0;
+    return x;
+}
+
+/* The server wrote nothing but completions, replies, progress, server_state and a 0 to client_parked. */
+static void check_untouched(const struct heap_segment *s, const uint8_t *before)
+{
+    for (uint32_t at = 0; at < SHM_PAGE_BYTES; at += 4)
+        if (at != SHM_HEADER_CLIENT_PARKED && at != SHM_HEADER_SERVER_STATE)
+            CHECK(!memcmp(s->base + at, before + at, 4));
+    CHECK(!memcmp(s->base + s->at.submissions_offset, before + s->at.submissions_offset,
+                  s->at.completions_offset - s->at.submissions_offset));
+    CHECK(!memcmp(s->base + s->at.slots_offset, before + s->at.slots_offset, s->at.replies_offset - s->at.slots_offset));
+    if (s->at.controls_offset)
+        CHECK(!memcmp(s->base + s->at.controls_offset, before + s->at.controls_offset,
+                      s->at.progress_offset - s->at.controls_offset));
+}
+
+static void check_completions(const struct heap_segment *s, uint64_t from)
+{
+    for (; from != s->lane.tail; from++) {
+        uint32_t n = s->at.completion_entries;
+        if (s->lane.tail - from > n)
+            continue; /* overrun: a prompt whose client acknowledges what it never took */
+        struct shm_completion c;
+        memcpy(&c, s->base + s->at.completions_offset + from % n * SHM_ENTRY_BYTES, sizeof c);
+        CHECK(c.turn == (from + n) / n);
+        CHECK(c.slot < s->at.slot_count);
+        CHECK(c.length <= s->at.reply_bytes && c.status <= SHM_STATUS_BROKEN);
+    }
+}
+
+/* ---- the server ---- */
+
+static void complete(struct heap_segment *s)
+{
+    struct ring_lane *lane = &s->lane;
+    char message[SHM_MESSAGE_BYTES];
+    memset(message, 'm', sizeof message);
+    if (lane->op == SHM_OP_PROMPT) {
+        ring_begin_prompts(lane);
+    } else if (lane->op == SHM_OP_CLASSIFY && !one_in(4)) {
+        uint32_t classes = 1 + below(s->at.reply_bytes / 4), first = below(3), rows = first + lane->count;
+        float *scores = malloc((size_t)rows * classes * sizeof *scores); /* to the byte: ASan sees a row too many */
+        CHECK(scores);
+        for (uint32_t i = 0; i < rows * classes; i++) {
+            uint32_t bits = (uint32_t)random_next(&seed); /* NaN and infinity too */
+            memcpy(&scores[i], &bits, 4);
+        }
+        ring_complete_scores(lane, scores, classes, first, ring_contiguous(lane) && one_in(2), 1 + below(99));
+        free(scores);
+    } else if (one_in(4)) {
+        ring_complete_error(lane, message, below((s->at.reply_bytes < 256 ? s->at.reply_bytes : 256) + 1));
+    } else {
+        ring_complete_echo(lane);
+    }
+}
+
+static void prompts(struct heap_segment *s)
+{
+    char text[64];
+    memset(text, 't', sizeof text);
+    for (uint32_t slot = 0; s->at.kind == SHM_LANE_KIND_PROMPT && slot < s->at.slot_count; slot++) {
+        if (!ring_prompted(&s->lane, slot))
+            continue;
+        uint32_t room = ring_room(&s->lane, slot);
+        CHECK(room <= s->at.reply_bytes - SHM_MESSAGE_BYTES);
+        if (room)
+            ring_append(&s->lane, slot, text, 1 + below(room < 64 ? room : 64));
+        CHECK(ring_prompted(&s->lane, slot)); /* a `more` does not give the slot back */
+        if (ring_cancelled(&s->lane, slot) || one_in(4)) {
+            ring_finish_prompt(&s->lane, slot, one_in(2) ? SHM_STATUS_OK : SHM_STATUS_BROKEN, 0, text, below(65));
+            CHECK(!ring_prompted(&s->lane, slot));
+        }
+    }
+}
+
+static void serve(struct heap_segment *s, uint8_t *before)
+{
+    static const uint32_t limits[] = {0, 1, 2, 3, 8, UINT32_MAX};
+    uint8_t in_flight[64];
+    uint32_t limit = limits[below(6)];
+    uint64_t head = s->lane.head, tail = s->lane.tail;
+    memcpy(before, s->base, s->size);
+    memcpy(in_flight, s->lane.in_flight, s->at.slot_count);
+    uint32_t count = ring_drain(&s->lane, limit);
+    struct expected x = expect(s, before, in_flight, head, limit);
+    CHECK(count == s->lane.count && count == x.count && s->lane.op == x.op);
+    CHECK(!!s->lane.fault[0] == x.fault);
+    CHECK(s->lane.head - head == x.consumed);
+    check_untouched(s, before);
+    if (count)
+        complete(s);
+    if (!x.fault)
+        prompts(s);
+    check_untouched(s, before);
+    check_completions(s, tail);
+}
+
+static uint64_t session(int doorbell, int client)
+{
+    static const uint32_t counts[] = {1, 2, 3, 4, 8, 64};
+    bool image = one_in(2);
+    uint32_t slots = counts[below(6)], slot_bytes = 64 * (1 + below(3)), reply_bytes = 512 + 128 * below(2);
+    struct heap_segment s;
+    heap_open(&s, image ? SHM_LANE_KIND_IMAGE : SHM_LANE_KIND_PROMPT, slots, slot_bytes, reply_bytes, doorbell);
+    uint64_t begin = one_in(2) ? 0 : one_in(2) ? UINT64_MAX - below(4 * slots + 4) : random_next(&seed);
+    uint64_t tail = begin, steps = 0;
+    bool hostile = one_in(2);
+    heap_age(&s, begin);
+    uint8_t *before = malloc(s.size);
+    CHECK(before);
+    while (!s.lane.fault[0] && steps++ < 60) {
+        misbehave(&s, &tail, hostile);
+        if (one_in(3))
+            s.lane.draining = one_in(2);
+        if (one_in(20))
+            ring_announce_draining(&s.lane);
+        serve(&s, before);
+        if (tail - s.lane.head > s.at.submission_entries)
+            tail = s.lane.head; /* it wrote more than there is room for */
+        uint8_t bells[64];
+        if (one_in(4))
+            while (recv(client, bells, sizeof bells, MSG_DONTWAIT) > 0) {}
+    }
+    if (s.lane.fault[0]) { /* whatever comes now is not looked at */
+        submit(&s, &tail, 0);
+        uint64_t head = s.lane.head;
+        CHECK(ring_drain(&s.lane, 8) == 0 && s.lane.head == head);
+        CHECK(strlen(s.lane.fault) < sizeof s.lane.fault - 1 && !strncmp(s.lane.fault, "submission ", 11));
+    }
+    free(before);
+    heap_close(&s);
+    return steps;
+}
+
+/* A lane table of nasty numbers: refused, or every byte that it names is there. */
+static bool open_anything(void)
+{
+    struct heap_segment s;
+    s.size = heap_plan(&s.at, 1 + below(2), 1 + below(8), 64 * (1 + below(4)), 512);
+    for (uint32_t n = below(3); n; n--) {
+        uint32_t word = below(9);
+        if (word < 6)
+            ((uint32_t *)&s.at)[word] = (uint32_t)nasty();
+        else
+            ((uint64_t *)&s.at)[3 + below(6)] = one_in(2) ? nasty() : nasty() / SHM_PAGE_BYTES * SHM_PAGE_BYTES;
+    }
+    s.base = aligned_alloc(SHM_PAGE_BYTES, s.size);
+    CHECK(s.base);
+    memset(s.base, 0, s.size);
+    memcpy(s.base + SHM_HEADER_LANES, &s.at, sizeof s.at);
+    bool opened = ring_open(&s.lane, s.base, s.size, 0, -1);
+    if (opened) {
+        uint32_t last = s.at.slot_count - 1;
+        ring_slot(&s.lane, last)[s.at.slot_bytes - 1] = 1;
+        if (s.at.reply_bytes)
+            ring_reply(&s.lane, last)[s.at.reply_bytes - 1] = 1;
+        ring_entry(&s.lane, s.at.submissions_offset, s.at.submission_entries, s.at.submission_entries - 1)[63] = 1;
+        ring_entry(&s.lane, s.at.completions_offset, s.at.completion_entries, UINT64_MAX)[63] = 1;
+        if (s.at.kind == SHM_LANE_KIND_PROMPT) {
+            ring_control(&s.lane, last)->cancel = 1;
+            atomic_store(ring_progress(&s.lane, last), 1);
+            CHECK(s.at.reply_bytes >= s.at.slot_bytes + SHM_MESSAGE_BYTES);
+        }
+    }
+    free(s.base);
+    return opened;
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc == 3);
+    seed = strtoull(argv[1], NULL, 0);
+    uint64_t rounds = strtoull(argv[2], NULL, 0), steps = 0, opened = 0;
+    printf("seed %" PRIu64 "\n", seed);
+    fflush(stdout);
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    for (uint64_t i = 0; i < rounds; i++)
+        steps += session(one_in(2) ? pair[0] : -1, pair[1]);
+    for (uint64_t i = 0; i < 4 * rounds; i++)
+        opened += open_anything();
+    printf("%" PRIu64 " sessions, %" PRIu64 " steps, %" PRIu64 " of %" PRIu64 " lane tables opened\n", rounds, steps, opened,
+           4 * rounds);
+    return 0;
+}

@@ -1,0 +1,143 @@
+"""The C core under AddressSanitizer, UBSan and ThreadSanitizer: alone, as two threads, and inside Python.
+
+SHM_TEST_SEED repeats a run; every program prints its seed.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+GOLDEN = HERE.parent / "conformance" / "golden"
+SEED = int(os.environ.get("SHM_TEST_SEED", random.SystemRandom().randrange(2**32)))
+STRICT = ["-std=gnu11", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
+MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# ThreadSanitizer knows no fences, and says so. What it checks here is ordered by turns; the fences are the business
+# of tests/conformance/test_wakeup_model.py.
+THREADS = ["-fsanitize=thread", "-Wno-tsan", "-pthread"]
+WORDS = ("turn", "request_id", "slot", "op", "flags", "length", "deadline", "submitted", "sampling_steps",
+         "temperature", "top_k", "seed")  # fmt: skip
+FAULTS = {
+    "turn neither": "turn",
+    "slot out of range": "slot",
+    "unknown op": "op",
+    "unknown flags": "flags",
+    "wrong length": "length",
+}
+
+
+def gcc(*arguments: str | Path) -> None:
+    run = subprocess.run(["gcc", *map(str, arguments)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def needs(sanitizer: list[str], folder: Path) -> None:
+    """Skip, and say so loudly, only where the compiler has no such sanitizer."""
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    program = folder / "empty"
+    built = subprocess.run(["gcc", *sanitizer, source, "-o", program], capture_output=True, text=True)
+    if built.returncode or subprocess.run([program], capture_output=True).returncode:
+        pytest.skip(f"NOT TESTED: this gcc has no {sanitizer[0]}:\n{built.stderr}")
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """build(NAME.c, sanitizer) compiles one of the programs beside this file, once."""
+    built: dict[str, Path] = {}
+
+    def _build(name: str, sanitizer: list[str]) -> Path:
+        if name not in built:
+            folder = tmp_path_factory.mktemp("native")
+            needs(sanitizer, folder)
+            built[name] = folder / name.removesuffix(".c")
+            gcc(*STRICT, *sanitizer, "-I", ROOT / "shm_server/native", HERE / name, "-o", built[name])
+        return built[name]
+
+    return _build
+
+
+def run(program: Path, *arguments: object, seconds: int = 100) -> str:
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=seconds)
+    print(done.stdout)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def test_no_bytes_of_a_hostile_client_harm_the_server(build):
+    said = run(build("fuzz_ring.c", MEMORY), SEED, 400)
+    assert said.startswith(f"seed {SEED}\n400 sessions")
+
+
+def test_two_threads_exchange_every_byte_without_a_race_or_a_lost_wake_up(build):
+    said = run(build("two_threads.c", THREADS), SEED, 20_000)
+    assert said.count("completions") == 3
+
+
+def golden_rings() -> list[dict]:
+    """Those with a header that is right: the server reads no other's, and what ring_open refuses is fuzzed above."""
+    documents = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))]
+    return [document for document in documents if document["error"] not in ("magic", "version", "geometry")]
+
+
+@pytest.mark.parametrize("golden", golden_rings(), ids=lambda golden: golden["name"])
+def test_the_core_reads_and_writes_the_golden_segments_as_they_say(build, golden):
+    name = golden["name"]
+    for number, lane in enumerate(golden["lanes"]):
+        heads = lane["submission_head"], lane["completion_head"], len(lane["completions"])
+        *lines, last = run(build("golden.c", MEMORY), GOLDEN / f"{name}.bin", number, *heads).splitlines()
+        wanted = [tuple(entry[word] for word in WORDS) for entry in lane["submissions"]]
+        assert [tuple(float(w) if "." in w else int(w) for w in line.split()) for line in lines] == wanted
+        found = next((kind for text, kind in FAULTS.items() if text in last), None)
+        assert (found is None) == (last == "ok")
+        if golden["error"] != found:
+            assert name.startswith("completion_"), last  # those are for the client to find
+            assert found is None
+
+
+@pytest.fixture(scope="module")
+def sanitized_core(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sanitized")
+    needs(MEMORY, folder)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", folder / "objects"]
+    environment = os.environ | {"SHM_SANITIZE": "address,undefined", "CC": "gcc"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (core,) = folder.glob("shm_server/_core*.so")
+    return core
+
+
+def test_the_extension_passes_its_tests_under_address_and_undefined_behaviour_sanitizer(sanitized_core):
+    """test_core.py in a Python of its own: every method, every error, parks, wakes, hostile bytes on real sockets."""
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    environment = os.environ | {
+        "LD_PRELOAD": library,  # Python itself is not instrumented
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves much for the end of the process
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",  # so that each object has its redzones
+        "PYTHONPATH": str(HERE),
+        "SHM_CORE": str(sanitized_core),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "sanitized_core", "-p", "no:cacheprovider"]
+    command += [ROOT / "tests/conformance/test_core.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-6000:]
+    assert "runtime error" not in said
+    assert "AddressSanitizer" not in said
+    assert " passed" in said
+    assert "skipped" not in said
+
+
+def test_address_sanitizer_is_really_there(sanitized_core):
+    """The core of the test above is an instrumented one, and not the installed one by mistake."""
+    symbols = subprocess.run(["nm", "-D", sanitized_core], capture_output=True, text=True).stdout
+    assert "__asan_report_load8" in symbols
+    assert "__ubsan_handle" in symbols
