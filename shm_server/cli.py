@@ -1,6 +1,7 @@
 """The command `shm-server`."""
 
 import argparse
+import contextlib
 import gc
 import importlib
 import logging
@@ -10,8 +11,11 @@ import sys
 import time
 from types import ModuleType
 
-from . import __version__, layout, listener, models, server, train
+from . import __version__, layout, listener, models, server, train, uds
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, buckets
+from .serialized import Serialized
+
+HTTP_PORT = 20200  # of http.py, which can only be imported with its extra
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 1 to 65535")
     return value
 
 
@@ -67,7 +78,11 @@ def parser() -> argparse.ArgumentParser:
         help="microseconds to look for work before sleeping; 0 or `forever`")  # fmt: skip
     add("--cpu", type=int, metavar="CPU", help="pin the thread that serves requests to this core")
     add("--allow-other-users", action="store_true", help="let processes of other users connect")
-    add("--metrics", type=positive, metavar="PORT", help="Prometheus metrics on 127.0.0.1:PORT")
+    add("--uds", nargs="?", const=uds.DEFAULT_SOCKET, metavar="PATH",
+        help=f"serve the Unix-socket protocol too, on PATH or {uds.DEFAULT_SOCKET}")  # fmt: skip
+    add("--http", nargs="?", type=port, const=HTTP_PORT, metavar="PORT",
+        help=f"serve HTTP + JSON too, on 127.0.0.1:PORT or {HTTP_PORT}")  # fmt: skip
+    add("--metrics", type=port, metavar="PORT", help="Prometheus metrics on 127.0.0.1:PORT")
     serve.set_defaults(run=run_serve)
 
     trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=show)
@@ -88,12 +103,12 @@ def load(args: argparse.Namespace) -> models.Classifier | None:
     return classifier
 
 
-def metrics() -> ModuleType:
-    """The module behind --metrics, which needs an extra."""
+def optional(name: str) -> ModuleType:
+    """A module of ours that needs the extra of the same name."""
     try:
-        return importlib.import_module("shm_server.metrics")
+        return importlib.import_module(f"shm_server.{name}")
     except ModuleNotFoundError as error:
-        raise ValueError('--metrics needs prometheus-client: pip install "shm-server[metrics]"') from error
+        raise ValueError(f'--{name} needs {error.name}: pip install "shm-server[{name}]"') from error
 
 
 def run_serve(args: argparse.Namespace) -> int:
@@ -101,15 +116,22 @@ def run_serve(args: argparse.Namespace) -> int:
         raise ValueError(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
     if args.engine == "none" and args.model:
         raise ValueError("--engine none takes no --model")
-    if args.metrics:
-        metrics()
     if args.slots > layout.MAX_SLOTS:
         raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {args.slots}")
-    # The socket first: a path in use is said before the model is loaded. Until it listens, clients are refused.
-    with listener.Listener(args.socket, other_users=args.allow_other_users) as listening:
+    with contextlib.ExitStack() as stack:
+        # Sockets and modules first: what is in use or missing is said before the model is loaded. Until the sockets
+        # listen, clients are refused.
+        shm = stack.enter_context(listener.Listener(args.socket, other_users=args.allow_other_users))
+        packets = stack.enter_context(listener.Listener(args.uds)) if args.uds else None
+        web = optional("http").bind(args.http) if args.http else None
+        if args.metrics:
+            optional("metrics")
+        classifier = load(args)
+        if classifier and (packets or web):
+            classifier = Serialized(classifier)
         serving = server.Server(
-            load(args),
-            listening,
+            classifier,
+            shm,
             spin_us=args.spin,
             max_batch=args.max_batch,
             slots=args.slots,
@@ -117,14 +139,19 @@ def run_serve(args: argparse.Namespace) -> int:
             allow_other_users=args.allow_other_users,
             cpu=args.cpu,
         )
+        others = [uds.Server(classifier, packets)] if packets else []
+        others += [optional("http").Server(classifier, web, on_failure=serving.stop)] if web else []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: serving.stop())
         if args.metrics:
-            metrics().export(serving, args.metrics)
+            optional("metrics").export(serving, args.metrics)
         gc.collect()
         gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
-        # The control thread shares the GIL with the data thread; hand it over after 0.1 ms, not after 5.
+        # Threads share the GIL with the data thread; they hand it over after 0.1 ms, not after 5.
         sys.setswitchinterval(1e-4)
+        for other in others:
+            other.start()
+            stack.callback(other.stop)
         serving.run()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # we are going: a second one must not change how we exit

@@ -22,6 +22,11 @@ ALLOWED = {
     "metrics": {"server"},
     "models": set(),
     "train": {"models"},
+    # the two other transports of the same models
+    "images": set(),
+    "serialized": {"models"},
+    "uds": {"doorbell", "listener", "models"},
+    "http": {"images", "listener", "models"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
 

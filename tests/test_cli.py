@@ -90,3 +90,32 @@ def test_metrics_count_what_was_served(start):
     assert "shm_echoes_total 3.0" in page
     assert "shm_sessions 1.0" in page
     assert 'shm_model_batches_total{images="32"} 0.0' in page
+
+
+def test_one_server_offers_every_transport_over_one_model(start, tmp_path):
+    import json
+    from urllib.request import Request, urlopen
+
+    from client import Client, connect, read_exactly
+
+    from shm_server.layout import Op
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = start("--engine", "tensorflow", "--uds", str(tmp_path / "uds"), "--http", str(port))
+    server.wait_for(f"http://127.0.0.1:{port}")
+    pixels = bytes(range(256)) * 12
+    with Client(server.socket) as client:
+        client.slots[0] = list(pixels)
+        client.submit(0, Op.CLASSIFY)
+        label = json.loads(client.metadata)["classes"][client.wait()["label"]]
+    with connect(tmp_path / "uds") as sock:
+        sock.sendall((1 + len(pixels)).to_bytes(4, "big") + b"\1" + pixels)
+        size = int.from_bytes(read_exactly(sock, 4)[0], "big")
+        assert read_exactly(sock, size)[0] == b"\1" + label.encode()
+    headers = {"Content-Type": "application/octet-stream"}
+    with urlopen(Request(f"http://127.0.0.1:{port}/classify", pixels, headers)) as answer:
+        assert json.load(answer)["label"] == label
+    server.stop()
+    assert not (tmp_path / "uds").exists()

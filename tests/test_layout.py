@@ -230,12 +230,13 @@ def test_no_line_of_the_areas_is_written_by_both_sides():
 
 
 def test_the_lanes_that_are_planned_keep_the_rules_of_the_lane_table():
-    for kind in layout.LaneKind:
+    for kind, completions in ((layout.LaneKind.IMAGE, 1), (layout.LaneKind.PROMPT, 2)):
         for count in (1, 2, 3, 5, 64, 1000):
             table, _ = plan([LaneSpec(kind, count, layout.IMAGE_BYTES, 256)])
-            entries = int(table[0]["submission_entries"])
-            assert entries >= count
-            assert entries & (entries - 1) == 0
+            for name, least in (("submission_entries", count), ("completion_entries", completions * count)):
+                entries = int(table[0][name])
+                assert entries >= least
+                assert entries & (entries - 1) == 0
 
 
 # ---- turns

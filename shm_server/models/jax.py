@@ -1,7 +1,7 @@
 """The JAX engine: the same `.keras` file through Keras on JAX, compiled by XLA for each batch size.
 
 Median of a call of `scores` with the bundled network and one thread, on a 2-core Xeon (Sapphire Rapids,
-in a virtual machine, while others used it too): 165 us for 1 picture, 1.1 ms for 8, 8.4 ms for 32, 17 ms for 64.
+in a virtual machine, while others used it too): 163 us for 1 picture, 1.1 ms for 8, 4.6 ms for 32, 11 ms for 64.
 """
 
 from __future__ import annotations

@@ -9,8 +9,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# How absl's C++ logging begins an information or warning line, e.g. 'I0000 00:00:1795477335.268300'.
-_CHATTER = re.compile(rb"[IW]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog")
+# How absl's C++ logging begins an information or warning line, e.g. 'I0000 00:00:1795477335.268300', and
+# what TensorFlow 2.18 calls an error where there is no GPU.
+_CHATTER = re.compile(
+    rb"[IW]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog|E\d{4} .*Unable to register cu"
+)
 
 
 @contextlib.contextmanager

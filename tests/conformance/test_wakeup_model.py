@@ -1,6 +1,7 @@
 """No interleaving loses a wake-up: every one is visited, on memories that reorder as much as the standards allow.
 
-`python tests/conformance/test_wakeup_model.py` explores three callers of the Go client: minutes, and some GB of memory.
+`python tests/conformance/test_wakeup_model.py` explores three callers of the Go client that do not poll: 6,242,186
+states, minutes, and some GB of memory. The tests have two, who may poll or not.
 """
 
 import sys
@@ -156,9 +157,7 @@ def test_a_holder_that_counts_the_waiters_before_it_lets_go_of_the_role_leaves_a
 
 
 if __name__ == "__main__":
-    for name, arguments in (("nobody polls", {"spins": "0"}), ("everybody may poll", {})):
-        begun = time.monotonic()
-        result = explore(go_client(3, **arguments), Interleaving(), sleeps=SLEEPS, limit=20_000_000)
-        print(f"three callers, {name}: {result.states} states in {time.monotonic() - begun:.0f} s", flush=True)
-        if result.stuck or result.trapped:
-            sys.exit(result.stuck or result.trapped)
+    begun = time.monotonic()
+    result = explore(go_client(3, spins="0"), Interleaving(), sleeps=SLEEPS, limit=20_000_000)
+    print(f"three callers, nobody polls: {result.states} states in {time.monotonic() - begun:.0f} s")
+    sys.exit(result.stuck or result.trapped)

@@ -240,7 +240,7 @@ func (s Lane) Encode(b []byte) {
 // LaneKindImage: slots of one image each.
 const LaneKindImage = 1
 
-// LaneKindPrompt: slots of request text and reply text.
+// LaneKindPrompt: slots of request text and reply text; specified, and ready in the C core, but no server offers it yet.
 const LaneKindPrompt = 2
 
 // ServerStateServing: submissions are taken.

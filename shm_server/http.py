@@ -1,0 +1,255 @@
+"""HTTP + JSON, by Flask under gunicorn: what a model is usually served by, and what shared memory is measured against.
+
+    POST /echo      {"prompt": TEXT}                         -> {"echo_prompt": TEXT}
+    POST /classify  a PNG, a JPEG, or 3072 bytes of pixels   -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
+    GET  /healthz                                            -> {"status": "ok", "model": NAME, "classes": [NAME, ...]}
+
+Pixels are 1024 bytes red, 1024 green, 1024 blue, each row by row from the top. Every error is {"error": TEXT} with its
+status: 400 malformed, 413 too large, 415 another content type, 500 the model raised, 503 no model.
+
+gunicorn's threaded worker runs in a thread of this process. Its master process only forks workers and replaces those
+that die; it has no part in answering a request. Without it the model that is loaded once serves every transport, one
+process id stands for the server, and one signal handler stops it.
+"""
+
+import errno
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, request
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
+
+from .images import ImageError, ImageTooLarge, looks_like_image, pixels_from_image
+from .listener import SocketInUse
+from .models import INPUT_SHAPE, Classifier
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 20200
+IMAGE_BYTES = 3 * 32 * 32
+# A picture of a camera has a few megabytes.
+MAX_BODY_BYTES = 16 << 20
+MAX_DROPPED_BYTES = 4 * MAX_BODY_BYTES
+# One thread runs Python at a time, and one the model; the others decode pictures and wait for slow clients' bodies.
+THREADS = 8
+# gunicorn's defaults are 2 s and 1000: clients that pause would pay for a new connection each time.
+GUNICORN = {"workers": 1, "threads": THREADS, "keepalive": 75, "worker_connections": 2048, "graceful_timeout": 5}
+
+
+# -- what is answered
+
+
+def application(classifier: Classifier | None) -> Flask:
+    """The WSGI application. POST /prompt will be one more function in here."""
+    app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # classes stay in the model's order
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, Any]:
+        name, classes = (classifier.name, classifier.class_names) if classifier else ("none", ())
+        return {"status": "ok", "model": name, "classes": list(classes)}
+
+    @app.post("/echo")
+    def echo() -> dict[str, Any]:
+        return {"echo_prompt": field("prompt", str)}
+
+    @app.post("/classify")
+    def classify() -> dict[str, Any]:
+        if classifier is None:
+            raise ServiceUnavailable("this server has no model: it was started with --engine none")
+        pixels = body_pixels()
+        try:
+            scores = classifier.scores(pixels)[0]
+        except Exception as error:  # whatever a model raises is that request's answer, and the server goes on
+            log.exception("the model failed")
+            return {"error": f"{type(error).__name__}: {error}"}, 500
+        best = int(scores.argmax())
+        named = dict(zip(classifier.class_names, scores.tolist(), strict=True))
+        return {"label": classifier.class_names[best], "score": float(scores[best]), "scores": named}
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> Response:
+        response = error.get_response()  # keeps headers such as Allow
+        response.data, response.content_type = json.dumps({"error": error.description}), "application/json"
+        return response
+
+    return app
+
+
+def body() -> bytes:
+    """The request's body.
+
+    One that is too large is read on for a while, and dropped: a client that still sends would see its connection break
+    before it sees the answer.
+    """
+    stream = request.environ["wsgi.input"]  # request.stream cuts a chunked body off where it is too large
+    received = stream.read(MAX_BODY_BYTES + 1)
+    if len(received) > MAX_BODY_BYTES:
+        received, dropped = b"", 0
+        while dropped < MAX_DROPPED_BYTES and (piece := stream.read(1 << 20)):
+            dropped += len(piece)
+        raise RequestEntityTooLarge(f"a body of more than {MAX_BODY_BYTES} bytes")
+    return received
+
+
+def field(name: str, kind: type) -> Any:
+    """A field of the request's JSON object."""
+    if not request.is_json:
+        raise UnsupportedMediaType(f"{request.mimetype or 'no content type'}: send application/json")
+    try:
+        value = json.loads(body())[name]
+    except (ValueError, TypeError, LookupError, RecursionError):  # no JSON, no object, no such field, too deep
+        value = None
+    if not isinstance(value, kind):
+        raise BadRequest(f'the body must be a JSON object with a "{name}" of type {kind.__name__}')
+    return value
+
+
+def body_pixels() -> np.ndarray:
+    """The picture in the request's body, uint8 (1, 3, 32, 32)."""
+    declared = request.mimetype
+    picture = declared in ("image/png", "image/jpeg")
+    # No type at all, or what `curl --data-binary` says unless told otherwise, tells nothing: the bytes do.
+    if not picture and declared not in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
+        raise UnsupportedMediaType(f"{declared}: send image/png, image/jpeg, or application/octet-stream")
+    data = body()
+    raw = len(data) == IMAGE_BYTES and (declared == "application/octet-stream" or not looks_like_image(data))
+    if raw and not picture:
+        return np.frombuffer(bytearray(data), np.uint8).reshape(1, *INPUT_SHAPE)
+    if not picture and not looks_like_image(data):
+        raise BadRequest(f"{len(data)} bytes that are no PNG and no JPEG; raw pixels must be {IMAGE_BYTES}")
+    try:
+        return pixels_from_image(data)
+    except ImageTooLarge as error:
+        raise RequestEntityTooLarge(str(error)) from error
+    except ImageError as error:
+        raise BadRequest(str(error)) from error
+
+
+# -- who answers
+
+
+def bind(port: int = DEFAULT_PORT, host: str = "127.0.0.1") -> socket.socket:
+    """A socket for a Server; 0 is any free port. Nobody can connect before the server starts.
+
+    Raises SocketInUse, or another OSError.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # gunicorn writes head and body one by one
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise _explained(error, host, port) from error
+    return sock
+
+
+def _explained(error: OSError, host: str, port: int) -> Exception:
+    if error.errno == errno.EADDRINUSE:
+        return SocketInUse(f"{host}:{port} is in use by another server")
+    return OSError(error.errno, f"{host}:{port}: {os.strerror(error.errno)}")
+
+
+class Server:
+    """Serves `classifier` (None: echo only) over HTTP on `sock`, which `bind` made.
+
+    `classifier.scores` is called from several threads: see `Serialized`. `on_failure` is called, in a thread of the
+    server's, should it end by itself; `stop` then raises why.
+    """
+
+    def __init__(
+        self, classifier: Classifier | None, sock: socket.socket, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        self._socket, self._on_failure = sock, on_failure
+        host, port = sock.getsockname()
+        self.url = f"http://{host}:{port}"
+        hosted = _Hosted(application(classifier))
+        self._worker = _Worker(0, os.getpid(), [sock], hosted, 0, hosted.cfg, _Log(hosted.cfg))
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Let clients in. Raises SocketInUse or OSError."""
+        try:
+            self._socket.listen(self._worker.cfg.backlog)
+        except OSError as error:  # somebody else bound the same port and listened first
+            raise _explained(error, *self._socket.getsockname()) from error
+        self._thread.start()
+        log.info("listening on %s", self.url)
+
+    def stop(self) -> None:
+        """Answer what is in flight, close every connection and end every thread."""
+        self._worker.handle_exit(None, None)  # gunicorn's SIGTERM
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self._worker.init_process()
+        except BaseException as error:  # gunicorn's worker would die, for its master to start another
+            log.exception("HTTP ended by itself")
+            self._failure = error
+            self._on_failure()
+        finally:
+            self._socket.close()
+
+
+class _Hosted(BaseApplication):
+    """The application with its settings, as gunicorn's documentation has it ("Custom Application")."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in GUNICORN.items():
+            self.cfg.set(name, value)
+        self.cfg.set("errorlog", None)  # see _Log
+
+    def load(self) -> Flask:
+        return self._app
+
+
+class _Worker(ThreadWorker):
+    """gunicorn's threaded worker without a process of its own: no signals, no master to report to."""
+
+    def init_signals(self) -> None: ...
+
+    def notify(self) -> None: ...
+
+    def is_parent_alive(self) -> bool:
+        return True  # the parent is whoever started the server, and may go
+
+    def accept(self, *listener: Any) -> None:  # two arguments up to gunicorn 23, then one
+        try:
+            super().accept(*listener)
+        except OSError as error:  # out of descriptors
+            log.error("HTTP: accept: %s", error)
+            time.sleep(0.01)  # the listener stays readable: do not burn a core until a descriptor is free
+
+
+class _Log(Logger):
+    """gunicorn's log lines among ours; none a request."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)

@@ -1,0 +1,66 @@
+"""Every transport over one model that needs no framework, for tests: stub_transports.py KIND FOLDER [PORT].
+
+Serves shared memory at FOLDER/shm, the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0: any). The kinds are
+guarded, slow, raising (see stub_server.py) and none. It is `shm-server serve --uds --http` without the flags.
+"""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import stub_server
+
+from shm_server import Server, http, uds
+from shm_server.listener import Listener
+from shm_server.serialized import Serialized
+
+
+class Guarded(stub_server.Brightness):
+    """Brightness that notices when two threads are in it, and pixels that it may not write or that lie apart."""
+
+    def __init__(self) -> None:
+        self._inside = threading.Lock()
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[1:] == (3, 32, 32)
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
+        assert self._inside.acquire(blocking=False), "two threads in the model"
+        try:
+            threading.Event().wait(0.0002)  # let others try to come in
+            return super().scores(pixels)
+        finally:
+            self._inside.release()
+
+
+def main() -> None:
+    logging.basicConfig(level="INFO")
+    kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    if kind == "slow":
+        sys.argv[3] = "0.5"  # its SECONDS
+    kinds = {"guarded": Guarded, "slow": stub_server.Slow, "raising": stub_server.Raising, "none": lambda: None}
+    model = kinds[kind]()
+    model = Serialized(model) if model else None
+    server = Server(model, folder / "shm")
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    others = [
+        uds.Server(model, Listener(folder / "uds")),
+        http.Server(model, http.bind(port), on_failure=server.stop),
+    ]
+    with contextlib.ExitStack() as stack:
+        for other in others:
+            other.start()
+            stack.callback(other.stop)
+        server.run()
+    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
+    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    logging.info("threads left: %s", [name for name in names if not name.startswith("ThreadPool")])
+
+
+if __name__ == "__main__":
+    main()
