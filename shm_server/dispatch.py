@@ -109,7 +109,7 @@ class Dispatcher:
 
     def finish(self, end: float) -> None:
         """Go on with what is in flight until it is done or time.monotonic() reaches `end`."""
-        while (lane := self.poller.take(self.limit)) is not None and time.monotonic() < end:
+        while time.monotonic() < end and (lane := self.poller.take(self.limit)) is not None:
             self.dispatch(lane)
 
     def _stop(self) -> None:

@@ -412,7 +412,7 @@ static void poller_dealloc(PyObject *op)
 static PyObject *poller_add(PyObject *op, PyObject *arg)
 {
     Poller *self = (Poller *)op;
-    if (!Py_IS_TYPE(arg, lane_type)) {
+    if (!self->capacity || !Py_IS_TYPE(arg, lane_type)) {
         PyErr_SetString(PyExc_TypeError, "add takes a Lane");
         return NULL;
     }
@@ -456,10 +456,10 @@ static PyObject *poller_remove(PyObject *op, PyObject *arg)
     return NULL;
 }
 
-/* Nothing to hand out for a lane whose batch is still being run, or whose fault was handed out. */
+/* Nothing to hand out for a lane whose batch is still being run, whose fault was handed out, or that was closed. */
 static bool poller_skips(const Lane *lane)
 {
-    return lane->ring.count || lane->reported;
+    return lane->ring.count || lane->reported || !lane->open;
 }
 
 static bool poller_pending(const Poller *self)
@@ -491,7 +491,7 @@ static void poller_read_bells(Poller *self)
     self->bells_due = false;
     for (size_t i = 0; i < self->count; i++) {
         Lane *lane = self->lanes[i];
-        if (!lane->bells_due)
+        if (!lane->bells_due || !lane->open)
             continue;
         lane->bells_due = false;
         uint8_t bytes[256];
@@ -533,7 +533,9 @@ static bool poller_spin(Poller *self)
 static void poller_flag(const Poller *self, uint32_t parked)
 {
     for (size_t i = 0; i < self->count; i++)
-        atomic_store_explicit(ring_flag(&self->lanes[i]->ring, SHM_HEADER_SERVER_PARKED), parked, memory_order_seq_cst);
+        if (self->lanes[i]->open)
+            atomic_store_explicit(ring_flag(&self->lanes[i]->ring, SHM_HEADER_SERVER_PARKED), parked,
+                                  memory_order_seq_cst);
 }
 
 /* Sleep until a doorbell or wake(). Without the GIL. Returns 0, or errno. */
@@ -565,12 +567,25 @@ static int poller_park(Poller *self)
     return error;
 }
 
-static PyObject *poller_take(PyObject *op, PyObject *limit)
+/* A limit from 1 on as a C integer, or 0 with an exception. Also false for a Poller that was never initialised. */
+static uint32_t poller_limit(const Poller *self, PyObject *limit)
 {
     unsigned long most = PyLong_AsUnsignedLong(limit);
     if (most == (unsigned long)-1 && PyErr_Occurred())
+        return 0;
+    if (most == 0 || !self->capacity) {
+        PyErr_SetString(PyExc_ValueError, most ? "the poller was not initialised" : "the limit is at least 1");
+        return 0;
+    }
+    return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
+}
+
+static PyObject *poller_take(PyObject *op, PyObject *limit)
+{
+    uint32_t most = poller_limit((Poller *)op, limit);
+    if (!most)
         return NULL;
-    Lane *lane = poller_scan((Poller *)op, (uint32_t)most);
+    Lane *lane = poller_scan((Poller *)op, most);
     if (lane)
         return (PyObject *)lane;
     Py_RETURN_NONE;
@@ -579,14 +594,14 @@ static PyObject *poller_take(PyObject *op, PyObject *limit)
 static PyObject *poller_next(PyObject *op, PyObject *limit)
 {
     Poller *self = (Poller *)op;
-    unsigned long most = PyLong_AsUnsignedLong(limit);
-    if (most == (unsigned long)-1 && PyErr_Occurred())
+    uint32_t most = poller_limit(self, limit);
+    if (!most)
         return NULL;
     for (;;) {
         /* The plain load first: an exchange takes the line for writing, each time round. */
         if (atomic_load_explicit(&self->woken, memory_order_relaxed) && atomic_exchange(&self->woken, 0))
             Py_RETURN_NONE;
-        Lane *lane = poller_scan(self, (uint32_t)most);
+        Lane *lane = poller_scan(self, most);
         if (lane)
             return (PyObject *)lane;
         if (self->bells_due)
@@ -607,6 +622,10 @@ static PyObject *poller_wake(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     Poller *self = (Poller *)op;
     uint64_t one = 1;
+    if (!self->capacity) {
+        PyErr_SetString(PyExc_ValueError, "the poller was not initialised");
+        return NULL;
+    }
     atomic_store_explicit(&self->woken, 1, memory_order_seq_cst);
     /* EAGAIN: the counter is full, so it is readable, which is all that is wanted. */
     if (write(self->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)

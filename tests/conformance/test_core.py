@@ -1161,3 +1161,23 @@ def test_lane_kinds_have_counters_under_the_same_names(heap):
     assert names == set(heap(prompt_spec()).lane.counters())
     assert {"echoes", "classifications", "batches", "expired", "refused", "bells_sent", "bells_suppressed"} <= names
     assert set(_core.Poller(0).counters()) == {"spin_hits", "spin_misses", "parks", "wakes"}
+
+
+def test_a_poller_forgives_a_closed_lane_and_a_huge_limit_and_refuses_what_it_cannot_do(heap):
+    lane, poller = heap(), _core.Poller(0)
+    poller.add(lane.lane)
+    lane.submit(0)
+    assert poller.take(2**40) is lane.lane
+    lane.lane.complete_echo()
+    lane.lane.close()
+    assert poller.take(4) is None
+    poller.wake()
+    assert poller.next(4) is None
+    with pytest.raises(ValueError, match="at least 1"):
+        poller.take(0)
+    never = _core.Poller.__new__(_core.Poller)
+    for call in (never.wake, lambda: never.next(1)):
+        with pytest.raises(ValueError, match="not initialised"):
+            call()
+    with pytest.raises(TypeError):
+        never.add(lane.lane)
