@@ -17,6 +17,7 @@ const (
 // maintain sees conn end, connects again, and so on until life ends.
 func (c *Client) maintain(life context.Context, conn *connection) {
 	defer close(c.gone)
+	defer c.current.Store(nil) // calls from now on find that the client is closed
 	for conn != nil {
 		select {
 		case <-conn.Done():

@@ -49,7 +49,6 @@ type Lane struct {
 
 	_       apart
 	waiters atomic.Int64 // calls that nobody polls for: asleep, about to be, or abandoned
-	rung    atomic.Bool  // a bell came that no reap has followed yet
 
 	_        apart
 	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it

@@ -62,8 +62,7 @@ func (l *Lane) leaveRole() {
 
 // Bell reaps what the server rang for. The goroutine at the doorbell calls it.
 func (l *Lane) Bell() {
-	l.rung.Store(true)
-	if l.takeRole() { // otherwise the holder sees `rung` when it leaves
+	if l.takeRole() { // otherwise the holder looks at the ring after it has left
 		l.reap()
 		l.leaveRole()
 	}
@@ -71,10 +70,6 @@ func (l *Lane) Bell() {
 
 // reap delivers every completion in the ring. The caller holds the role.
 func (l *Lane) reap() {
-	// Before the ring is read: what rang is either in this reap or sets it again. Only written when it is set.
-	if l.rung.Load() {
-		l.rung.Store(false)
-	}
 	var private [layout.EntryBytes]byte
 	for !l.poisoned {
 		some, err := l.completions.Take(&private)

@@ -114,6 +114,43 @@ func TestHundredsOfGoroutinesLoseNothingOnFewSlots(t *testing.T) {
 	}
 }
 
+// With hundreds of callers a lost wake-up is made good by the next call's. Alone, it is a call that never returns.
+func TestALoneSleeperIsAlwaysWoken(t *testing.T) {
+	seed := seeded(t)
+	for _, spin := range []time.Duration{0, 2 * time.Microsecond} {
+		for _, callers := range []int{1, 2} {
+			h := newHeapLane(t, 2, spin)
+			h.run(fakeserver.Behaviour{Random: rand.New(rand.NewPCG(seed, 1)), Polls: 1000, Answer: func(s *fakeserver.Server, got layout.Submission) {
+				s.Answer(got, layout.Completion{})
+			}})
+			stop := time.Now().Add(2 * stressFor)
+			var all sync.WaitGroup
+			for range callers {
+				all.Add(1)
+				go func() {
+					defer all.Done()
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					defer cancel()
+					for calls := 0; calls%64 != 0 || time.Now().Before(stop); calls++ {
+						slot, err := h.Claim(ctx)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if _, _, err := h.Call(ctx, slot, layout.OpEcho, 0); err != nil {
+							t.Errorf("call %d: %v", calls, err)
+							return
+						}
+						h.Release(slot)
+					}
+				}()
+			}
+			all.Wait()
+			h.mustBeWhole(t)
+		}
+	}
+}
+
 func TestAServerThatDiesUnderLoadFailsEachCallOnce(t *testing.T) {
 	seed := seeded(t)
 	for _, spin := range []time.Duration{0, 20 * time.Microsecond, SpinForever} {
