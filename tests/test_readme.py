@@ -65,3 +65,8 @@ def test_the_package_docstring_shows_a_classifier_that_works():
     exec(example.replace("from shm_server import Server", "Server = lambda model: model"), names)
     scores = names["Brightness"]().scores(__import__("numpy").zeros((2, 3, 32, 32), "u1"))
     assert scores.tolist() == [[1, 0], [1, 0]]
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    for name in re.findall(r"\]\(([^)#]+)\)", README):
+        assert name.startswith("http") or (ROOT / name).exists(), name
