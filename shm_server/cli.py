@@ -122,7 +122,9 @@ def run_serve(args: argparse.Namespace) -> int:
         # Sockets and modules first: what is in use or missing is said before the model is loaded. Until the sockets
         # listen, clients are refused.
         shm = stack.enter_context(listener.Listener(args.socket, other_users=args.allow_other_users))
-        packets = stack.enter_context(listener.Listener(args.uds)) if args.uds else None
+        packets = None
+        if args.uds:
+            packets = stack.enter_context(listener.Listener(args.uds, other_users=args.allow_other_users))
         web = optional("http").bind(args.http) if args.http else None
         if args.metrics:
             optional("metrics")

@@ -105,9 +105,10 @@ class Control:
             raise self._failure
 
     def stop(self) -> None:
-        """Make `run` return after draining. Safe in a signal handler and from any thread."""
-        self._stop_asked = True
-        self._poke()
+        """Make `run` return after draining. Safe in a signal handler and from any thread, also after `run` returned."""
+        if not self._stop_asked:
+            self._stop_asked = True
+            self._poke()
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, of this and past sessions, by name (see README, "Counters")."""

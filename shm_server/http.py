@@ -16,6 +16,7 @@ import errno
 import json
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ import numpy as np
 from flask import Flask, Response, request
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers import gthread
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -228,7 +229,7 @@ class _Hosted(BaseApplication):
         return self._app
 
 
-class _Worker(ThreadWorker):
+class _Worker(gthread.ThreadWorker):
     """gunicorn's threaded worker without a process of its own: no signals, no master to report to."""
 
     def init_signals(self) -> None: ...
@@ -237,6 +238,17 @@ class _Worker(ThreadWorker):
 
     def is_parent_alive(self) -> bool:
         return True  # the parent is whoever started the server, and may go
+
+    def handle(self, conn: gthread.TConn) -> Any:
+        # From gunicorn 24 on, a new connection keeps a thread from others until it says something, for up to 5 s. Some
+        # clients open connections in advance (Go under load, browsers): let those wait in the poller.
+        if not getattr(conn, "data_ready", True) and not conn.initialized:
+            said = select.poll()
+            said.register(conn.sock, select.POLLIN)
+            if not said.poll(0):
+                return gthread._DEFER
+            conn.data_ready = True
+        return super().handle(conn)
 
     def accept(self, *listener: Any) -> None:  # two arguments up to gunicorn 23, then one
         try:

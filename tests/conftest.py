@@ -22,7 +22,7 @@ class ServerProcess:
         self.socket, self.log_path = socket, log
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
-        self.wait_for("listening on")
+        self.wait_for(f"listening on {socket}")
 
     @property
     def pid(self) -> int:

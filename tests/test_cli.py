@@ -3,9 +3,10 @@
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, until
 
 
 def run(*args: str) -> subprocess.CompletedProcess:
@@ -119,3 +120,16 @@ def test_one_server_offers_every_transport_over_one_model(start, tmp_path):
         assert json.load(answer)["label"] == label
     server.stop()
     assert not (tmp_path / "uds").exists()
+
+
+def test_a_second_sigterm_while_http_waits_for_its_clients_changes_nothing(start):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = start("--engine", "none", "--http", str(port))
+    with socket.create_connection(("127.0.0.1", port)) as kept_alive:  # gunicorn gives it 2 s more
+        kept_alive.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept_alive.recv(100).startswith(b"HTTP/1.1 200")
+        server.process.terminate()
+        until(lambda: not server.socket.exists())
+        time.sleep(0.2)
+        server.stop()

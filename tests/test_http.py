@@ -125,6 +125,7 @@ ERRORS = {
     "another type": ("POST", "/classify", BRIGHT, {"Content-Type": "image/gif"}, 415, "image/gif: send image/png"),
     "JSON to classify": ("POST", "/classify", b"{}", JSON, 415, "application/json: send image/png"),
     "too large": ("POST", "/classify", bytes((16 << 20) + 1), RAW, 413, "more than 16777216 bytes"),
+    "far too large": ("POST", "/classify", bytes(40 << 20), RAW, 413, "more than 16777216 bytes"),
     "too many pixels": ("POST", "/classify", png(0, size=(9000, 8000)), {}, 413, "9000 x 8000"),
     "no such path": ("GET", "/nowhere", None, {}, 404, "not found"),
     "no such method": ("GET", "/classify", None, {}, 405, "not allowed"),
@@ -306,6 +307,18 @@ def test_a_server_out_of_descriptors_lives_on(web):
         sock.close()
     resource.prlimit(call.server.pid, resource.RLIMIT_NOFILE, usual)
     assert Web(call.server)("POST", "/classify", BRIGHT, RAW)[0] == 200
+
+
+def test_connections_on_which_nothing_is_said_keep_no_thread_from_others(web):
+    call = web("none")
+    silent = [socket.create_connection(("127.0.0.1", call.port)) for _ in range(3 * transport.THREADS)]
+    call.connection.timeout = 3  # less than the 5 s that gunicorn would wait for each of the silent
+    assert call("GET", "/healthz")[0] == 200
+    for sock in silent:  # and they are served when they speak
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.settimeout(10)
+        assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        sock.close()
 
 
 def test_no_request_is_logged(web):
