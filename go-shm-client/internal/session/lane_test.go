@@ -283,23 +283,35 @@ func TestACompletionThatComesTwiceEndsTheLaneButKeepsItsResult(t *testing.T) {
 	}
 }
 
-func TestTheSpinBudgetShrinksWhenItDoesNotPayAndComesBackWhenItWould(t *testing.T) {
-	var s spinner
-	s.full = int64(100 * time.Microsecond)
-	s.effective.Store(s.full)
-	for range 10 {
+func TestSpinningStopsWhereItDoesNotPayAndIsTriedAgain(t *testing.T) {
+	full := int64(time.Hour) // so that a slow machine takes no fast call for a slow one
+	s := spinner{full: full}
+	fast := func() { s.slept(machine.Now()) }
+	slow := func() { s.slept(machine.Now() - int64(2*time.Hour)) }
+	callsUntilSpinning := func() (calls int) {
+		for ; s.budget() == 0; calls++ {
+			fast()
+		}
+		return calls
+	}
+	for i, want := range []int{1, 16, 256, 1024, 1024} { // one miss after another
 		s.missed()
+		if s.budget() != 0 {
+			t.Fatal("spins on after a miss")
+		}
+		for range 10 {
+			slow() // nothing that spinning could catch
+		}
+		if got := callsUntilSpinning(); got != want {
+			t.Errorf("miss %d: %d calls without spinning, want %d", i+1, got, want)
+		}
 	}
-	if s.budget() != 0 {
-		t.Errorf("after ten misses: %d", s.budget())
+	for range 11 {
+		s.hit()
 	}
-	s.answered(machine.Now() - int64(time.Millisecond))
-	if s.budget() != 0 {
-		t.Errorf("after a call of 1 ms: %d", s.budget())
-	}
-	s.answered(machine.Now())
-	if s.budget() != s.full {
-		t.Errorf("after a short call: %d", s.budget())
+	s.missed()
+	if got := callsUntilSpinning(); got != 1 || s.budget() != full {
+		t.Errorf("a miss after many hits: %d calls without spinning", got)
 	}
 }
 

@@ -18,15 +18,23 @@ const (
 	// pause takes 10 to 60 ns, a look about 30: looking costs a few percent, and a budget is kept within 2 us.
 	pollsPerLook = 32
 
-	// spinFloor is the budget below which adapting gives up: it would buy less than its own clock reads cost.
-	spinFloor = int64(2 * time.Microsecond)
+	// A hit saves a wake-up, some 5 us; a miss costs the whole budget, some 100 us, and keeps a processor from those
+	// who could use it. So spinning has to hit far more often than it misses: the penalty grows by 16 with a miss
+	// and halves with a hit, and stays low only where four of five hit. Its end is a probe every 1024 calls.
+	missFactor = 16
+	maxPenalty = 1024
 )
 
-// spinner is how long calls poll before they sleep. When polling does not pay, the budget halves down to nothing; when
-// a call was answered within the full budget, polling or not, the full budget is back.
+// spinner is how long calls poll before they sleep: the whole budget, or not at all. A call that polled in vain keeps
+// the next ones from polling: `penalty` of those that were answered within the budget. Slower ones do not count, so that
+// nobody polls for a model that takes longer.
+//
+// That a call slept and was answered within the budget is not yet a reason to poll. Where client and server share a
+// processor, a sleeping caller is answered in a few microseconds, and a polling one keeps the server from answering.
 type spinner struct {
-	full      int64
-	effective atomic.Int64
+	full    int64
+	penalty atomic.Int64
+	skip    atomic.Int64 // calls that do not poll from now on
 }
 
 func (s *spinner) start(budget time.Duration) {
@@ -34,25 +42,34 @@ func (s *spinner) start(budget time.Duration) {
 		budget = 0 // a spinner would only keep the one that it waits for off the processor
 	}
 	s.full = int64(max(0, budget))
-	s.effective.Store(s.full)
 }
 
 // budget is 0 when not to spin at all.
-func (s *spinner) budget() int64 { return s.effective.Load() }
-
-// missed says that a whole budget was spun away.
-func (s *spinner) missed() {
-	half := s.effective.Load() / 2
-	if half < spinFloor {
-		half = 0
+func (s *spinner) budget() int64 {
+	if s.skip.Load() > 0 {
+		return 0
 	}
-	s.effective.Store(half)
+	return s.full
 }
 
-// answered says that a call which began at time began is done.
-func (s *spinner) answered(began int64) {
-	if s.effective.Load() != s.full && machine.Now()-began < s.full {
-		s.effective.Store(s.full)
+// missed says that a whole budget was spun away. Callers race for the numbers, and it does not matter who wins.
+func (s *spinner) missed() {
+	penalty := min(maxPenalty, max(1, missFactor*s.penalty.Load()))
+	s.penalty.Store(penalty)
+	s.skip.Store(penalty)
+}
+
+// hit says that spinning paid.
+func (s *spinner) hit() {
+	if penalty := s.penalty.Load(); penalty > 0 {
+		s.penalty.Store(penalty / 2)
+	}
+}
+
+// slept says that a call which began at time began is done, and has slept.
+func (s *spinner) slept(began int64) {
+	if s.skip.Load() > 0 && machine.Now()-began < s.full {
+		s.skip.Add(-1)
 	}
 }
 
@@ -69,6 +86,7 @@ func (l *Lane) spin(ctx context.Context, slot uint32, began, budget int64) bool 
 			l.reap()
 			if c.state.Load() == done {
 				l.counters.spinHits.Add(1)
+				l.spinner.hit()
 				return true
 			}
 		}

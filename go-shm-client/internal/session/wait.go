@@ -33,8 +33,9 @@ func (l *Lane) Call(ctx context.Context, slot uint32, op, flags uint16) (result 
 		l.leaveRole()
 	} else if !l.sleep(ctx, slot, reaper) {
 		return layout.Completion{}, false, fault.Context(ctx)
+	} else {
+		l.spinner.slept(began)
 	}
-	l.spinner.answered(began)
 	c := &l.calls[slot]
 	if c.failed {
 		return layout.Completion{}, true, l.failure
