@@ -30,7 +30,7 @@ type options struct {
 type Option func(*options)
 
 // WithSpin sets how long a call polls for its answer before it sleeps: 0 = not at all, SpinForever = until it is
-// there. A budget that does not pay shrinks by itself, and nobody spins where there is only one processor.
+// there. Calls stop polling where it does not pay, and try again now and then; where there is only one processor, none polls.
 func WithSpin(budget time.Duration) Option { return func(o *options) { o.spin = max(0, budget) } }
 
 // WithSlots asks for n slots, that is calls in flight at a time. 0 is the server's default.

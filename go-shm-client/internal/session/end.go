@@ -27,6 +27,8 @@ func (l *Lane) End(failure error) {
 	l.submitting.Lock()
 	l.sealed = true
 	l.submitting.Unlock()
+	l.ended.Store(true) // before abandoned slots come back: nobody claims them any more
+	close(l.over)
 	for slot := range l.calls {
 		// A load is enough: only a holder of the role takes a call out of flight, and that is us.
 		if c := &l.calls[slot]; inFlight(c.state.Load()) {
@@ -34,8 +36,6 @@ func (l *Lane) End(failure error) {
 			l.finish(uint32(slot))
 		}
 	}
-	l.ended.Store(true)
-	close(l.over)
 	l.bury()
 }
 
@@ -43,8 +43,8 @@ func (l *Lane) End(failure error) {
 // a slot meanwhile (or is the goroutine that runs End, which is through with it), so whoever has collected all of
 // them knows that nobody does: a lease that is being filled keeps the memory mapped.
 //
-// None is overlooked: a slot is either put into free before ended is stored, and End's own call finds it, or its
-// Release sees ended and collects it itself. A Claim that takes one out in between sees ended, too, and puts it back.
+// None is overlooked. A slot that is put into free before ended is stored, or by End itself, is found by End's own call;
+// any other one by its Release, which sees ended. A Claim that takes one out meanwhile sees ended too, and releases it.
 func (l *Lane) bury() {
 	for {
 		select {

@@ -140,7 +140,7 @@ func (e *explorer) step(w world, t int, add func(world)) {
 
 // afterFinish: finish is called by reap, in a loop, and by End, slot by slot.
 func (e *explorer) afterFinish(th *thread) pc {
-	if th.reapThen == endFail1 || th.reapThen == endStore {
+	if th.reapThen == endFail1 || th.reapThen == endBury {
 		return th.reapThen
 	}
 	return reapTake

@@ -189,6 +189,9 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 		}
 	case endSeal:
 		w.sealed = true
+		goTo(endStore)
+	case endStore:
+		w.ended = true
 		goTo(endFail0)
 	case endFail0, endFail1:
 		th.got, th.reapThen = uint8(th.at-endFail0), th.at+1
@@ -197,8 +200,7 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 		} else {
 			goTo(th.reapThen)
 		}
-	case endStore:
-		w.ended = true
+	case endBury:
 		th.buryThen = endOver
 		goTo(bury)
 	}

@@ -62,9 +62,10 @@ const (
 	endHasten
 	endRole
 	endSeal
+	endStore
 	endFail0
 	endFail1
-	endStore
+	endBury
 	endOver
 
 	serverNext
@@ -94,7 +95,7 @@ const (
 func (p pc) String() string {
 	return strings.Fields(`callClaim callAdmit callDisarm callPublish callSpin callSpun callCount callSleep callUncount callReap callLeave callLeft callWait callAbandon callDrain callEnded callRelease callOver
 		bellRead bellReap bellLeave
-		endHasten endRole endSeal endFail0 endFail1 endStore endOver
+		endHasten endRole endSeal endStore endFail0 endFail1 endBury endOver
 		serverNext serverSwap serverRing
 		takeLoad takeSwap
 		leaveStore leaveCount leaveArm leavePeek leaveDisarm leaveArmed
