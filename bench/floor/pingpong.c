@@ -3,7 +3,10 @@
  * One writes 3,072 bytes and publishes an entry; the other reads them all (the checksum of layout.md) and publishes the
  * checksum back. The same bytes move as in an echo through the sidecar, with no Go, no Python and no checks in the way.
  *
- *     pingpong shm|socket ROUNDS > samples      one line a round: nanoseconds
+ *     pingpong shm|socket ROUNDS [SECONDS] > samples      one line a round: nanoseconds
+ *
+ * It ends after ROUNDS, or after SECONDS where that is earlier: where two spinning processes share one core, a round takes
+ * as long as a time slice. The warm-up, which does not count, takes no longer than SECONDS either.
  *
  * `socket` is the peer: the same bytes over a Unix socket, blocking on both sides, which is what a sleeping sidecar is
  * compared with.
@@ -78,12 +81,15 @@ static uint64_t ask_socket(int fd, uint8_t *payload)
 
 int main(int argc, char **argv)
 {
-    long rounds = argc == 3 ? atol(argv[2]) : 0;
-    bool by_socket = argc == 3 && !strcmp(argv[1], "socket");
-    if (rounds < 1 || (!by_socket && strcmp(argv[1], "shm"))) {
-        fprintf(stderr, "usage: pingpong shm|socket ROUNDS\n");
+    bool complete = argc == 3 || argc == 4;
+    long rounds = complete ? atol(argv[2]) : 0;
+    double seconds = argc == 4 ? atof(argv[3]) : 1e9;
+    bool by_socket = complete && !strcmp(argv[1], "socket");
+    if (rounds < 1 || !(seconds > 0) || (!by_socket && strcmp(argv[1], "shm"))) {
+        fprintf(stderr, "usage: pingpong shm|socket ROUNDS [SECONDS]\n");
         return 2;
     }
+    uint64_t limit = (uint64_t)(seconds * 1e9);
     int ends[2];
     struct shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     uint32_t *samples = calloc((size_t)rounds, sizeof *samples);
@@ -106,8 +112,10 @@ int main(int argc, char **argv)
             serve_socket(ends[1]);
         serve(s);
     }
-    for (long i = -WARM_UP; i < rounds; i++) {
-        uint64_t turn = (uint64_t)(i + WARM_UP + 1);
+    uint64_t turn = 0, started = ring_now();
+    long i = -WARM_UP;
+    for (; i < rounds; i++) {
+        turn++;
         uint8_t *payload = payloads[turn % PAYLOADS];
         uint64_t begun = ring_now();
         uint64_t checksum = by_socket ? ask_socket(ends[0], payload) : ask(s, turn, payload);
@@ -119,10 +127,17 @@ int main(int argc, char **argv)
         }
         if (i >= 0)
             samples[i] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
+        if (i == -1 || begun - started > limit) { /* once for the warm-up, once for the rounds */
+            if (i >= 0)
+                break;
+            i = -1;
+            started = ring_now();
+        }
     }
+    long made = i < rounds ? i + 1 : rounds;
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    for (long i = 0; i < rounds; i++)
+    for (i = 0; i < made; i++)
         printf("%u\n", samples[i]);
     return 0;
 }
