@@ -1,0 +1,55 @@
+package measure
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"sidecar-bench/internal/payload"
+	"sidecar-bench/internal/transport"
+)
+
+// answer is what a call brought, kept to be checked after its time was taken.
+type answer struct {
+	echoed transport.Echoed
+	label  string
+	batch  int
+}
+
+// An Op makes one call, and checks its answer outside of what is timed.
+type Op struct {
+	call  func(context.Context, transport.Transport, *payload.Entry) (answer, error)
+	check func(*payload.Entry, answer) error
+}
+
+// Echo sends the bytes; they, or the server's checksum of them, have to come back.
+var Echo = Op{
+	call: func(ctx context.Context, t transport.Transport, entry *payload.Entry) (answer, error) {
+		echoed, err := t.Echo(ctx, entry.Bytes)
+		return answer{echoed: echoed}, err
+	},
+	check: func(entry *payload.Entry, got answer) error {
+		if got.echoed.Bytes == nil {
+			if got.echoed.Checksum != entry.Checksum {
+				return fmt.Errorf("the server's checksum is %#x, not %#x", got.echoed.Checksum, entry.Checksum)
+			}
+		} else if !bytes.Equal(got.echoed.Bytes, entry.Bytes) {
+			return fmt.Errorf("the %d bytes of the echo are not those that were sent", len(got.echoed.Bytes))
+		}
+		return nil
+	},
+}
+
+// Classify sends a picture; the label has to be the one that the engine gave in process.
+var Classify = Op{
+	call: func(ctx context.Context, t transport.Transport, entry *payload.Entry) (answer, error) {
+		classified, err := t.Classify(ctx, entry.Bytes)
+		return answer{label: classified.Label, batch: classified.Batch}, err
+	},
+	check: func(entry *payload.Entry, got answer) error {
+		if got.label != entry.Label {
+			return fmt.Errorf("labelled %q, which the engine in process labels %q", got.label, entry.Label)
+		}
+		return nil
+	},
+}

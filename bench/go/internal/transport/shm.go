@@ -1,0 +1,44 @@
+package transport
+
+import (
+	"context"
+	"time"
+
+	shm "go-shm-client"
+)
+
+type shmTransport struct{ client *shm.Client }
+
+func dialSHM(ctx context.Context, address string, spin time.Duration) (Transport, error) {
+	client, err := shm.Dial(ctx, address, shm.WithSpin(spin))
+	if err != nil {
+		return nil, err
+	}
+	return shmTransport{client}, nil
+}
+
+// Echo has the payload copied into a slot; the server reads it there, and nothing has to be sent back but its checksum.
+func (t shmTransport) Echo(ctx context.Context, payload []byte) (Echoed, error) {
+	result, err := t.client.Echo(ctx, payload)
+	return Echoed{Checksum: result.Checksum}, err
+}
+
+func (t shmTransport) Classify(ctx context.Context, pixels []byte) (Classified, error) {
+	result, err := t.client.Classify(ctx, pixels)
+	return Classified{Label: result.Label, Batch: result.Batch}, err
+}
+
+func (t shmTransport) Stats() map[string]uint64 {
+	s := t.client.Stats()
+	return map[string]uint64{
+		"requests":         s.Requests,
+		"spin_hits":        s.SpinHits,
+		"parks":            s.Parks,
+		"bells_sent":       s.BellsSent,
+		"bells_suppressed": s.BellsSuppressed,
+		"bells_received":   s.BellsReceived,
+		"reconnects":       s.Reconnects,
+	}
+}
+
+func (t shmTransport) Close() error { return t.client.Close() }

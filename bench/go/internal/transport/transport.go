@@ -1,0 +1,47 @@
+// Package transport makes the contestants alike: one method an operation, and what its answer has to be checked by.
+//
+//	contestant, err := transport.Dial(ctx, "shm", "/tmp/shm-server.sock", shm.SpinForever)
+//	reply, err := contestant.Echo(ctx, bytes)
+package transport
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Transport is a client of one process, shared by all of its callers.
+type Transport interface {
+	Echo(ctx context.Context, payload []byte) (Echoed, error)
+	Classify(ctx context.Context, pixels []byte) (Classified, error)
+	// Stats are the client's own counters, where it has some.
+	Stats() map[string]uint64
+	Close() error
+}
+
+// Echoed is what came back: all the bytes, or what the server computed over all of them where they did not move.
+type Echoed struct {
+	Bytes    []byte
+	Checksum uint64 // where Bytes is nil
+}
+
+// Classified is the model's answer.
+type Classified struct {
+	Label string
+	Batch int // how many pictures the model ran together with this one; 0 where the transport does not say
+}
+
+// Dial connects to a server by the transport of that name. spin is how long shm polls before it sleeps.
+func Dial(ctx context.Context, name, address string, spin time.Duration) (Transport, error) {
+	switch name {
+	case "shm":
+		return dialSHM(ctx, address, spin)
+	case "grpc":
+		return dialGRPC(ctx, address)
+	case "uds":
+		return dialUDS(ctx, address)
+	case "http":
+		return dialHTTP(ctx, address)
+	}
+	return nil, fmt.Errorf("no transport %q: there are shm, uds, http and grpc", name)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	shm "go-shm-client"
+)
+
+// options are the flags.
+type options struct {
+	transport, address, op string
+	pictures, labels       string
+	spin                   spinFlag
+	callers                int
+	calls, warmUp          int
+	seconds, rate          float64
+	seed                   uint64
+	server                 int
+	hold                   bool
+}
+
+func parse(args []string) (options, error) {
+	o := options{spin: spinFlag(shm.DefaultSpin)}
+	f := flag.NewFlagSet("load", flag.ContinueOnError)
+	f.StringVar(&o.transport, "transport", "shm", "`name`: shm, uds, http or grpc")
+	f.StringVar(&o.address, "address", "", "socket `path`; for http a URL")
+	f.StringVar(&o.op, "op", "echo", "echo, classify, or idle: stay connected and do nothing")
+	f.StringVar(&o.pictures, "pictures", "", "`file` of pictures to classify, 3072 bytes each")
+	f.StringVar(&o.labels, "labels", "", "JSON `file` with the label of each picture, as the engine gives it in process")
+	f.Var(&o.spin, "spin", "shm: poll for this `time` before sleeping: 100us, 0, forever")
+	f.IntVar(&o.callers, "callers", 1, "goroutines that call")
+	f.IntVar(&o.calls, "calls", 0, "stop after `N` calls")
+	f.Float64Var(&o.seconds, "seconds", 0, "or after this `time`")
+	f.Float64Var(&o.rate, "rate", 0, "calls due each second, however long they take; 0: each caller sends when it has its answer")
+	f.IntVar(&o.warmUp, "warmup", 1000, "`N` calls before, which do not count")
+	f.Uint64Var(&o.seed, "seed", 1, "of the payloads")
+	f.IntVar(&o.server, "server", 0, "process `id` of the server: what it uses meanwhile is reported")
+	f.BoolVar(&o.hold, "hold", false, "when warm, print ready and wait for a line on stdin; at the end, wait for another one")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	return o, o.check(f)
+}
+
+func (o *options) check(f *flag.FlagSet) error {
+	switch {
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case o.address == "":
+		return errors.New("-address is missing")
+	case o.op != "echo" && o.op != "classify" && o.op != "idle":
+		return fmt.Errorf("-op %q: echo, classify or idle", o.op)
+	case o.op == "classify" && (o.pictures == "" || o.labels == ""):
+		return errors.New("-op classify needs -pictures and -labels")
+	case o.callers < 1 || o.calls < 0 || o.seconds < 0 || o.warmUp < 0 || o.rate < 0:
+		return errors.New("a number is out of range")
+	case (o.calls > 0) == (o.seconds > 0):
+		return errors.New("one of -calls and -seconds is needed")
+	case o.rate > 0 && o.seconds == 0:
+		return errors.New("-rate needs -seconds")
+	case o.op == "idle" && o.seconds == 0:
+		return errors.New("-op idle needs -seconds")
+	}
+	return nil
+}
+
+func (o *options) lasting() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
+
+// spinFlag is a duration, or "forever".
+type spinFlag time.Duration
+
+func (s *spinFlag) String() string {
+	if time.Duration(*s) == shm.SpinForever {
+		return "forever"
+	}
+	return time.Duration(*s).String()
+}
+
+func (s *spinFlag) Set(text string) error {
+	if text == "forever" {
+		*s = spinFlag(shm.SpinForever)
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return errors.New("not a time like 100us, 0 or forever")
+	}
+	*s = spinFlag(d)
+	return nil
+}

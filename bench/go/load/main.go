@@ -1,0 +1,110 @@
+// Command load calls one server over one transport and prints what it measured as one JSON object.
+//
+//	load -transport shm -address /tmp/shm-server.sock -op echo -spin forever -seconds 2
+//	load -transport uds -address /tmp/imageserver.sock -op classify -pictures p.bin -labels p.json -rate 2000 -seconds 5
+//
+// Every call sends another payload, and every answer is checked outside of what is timed. The calls of the warm-up do
+// not count. bench/run.py starts it; by hand it is good for a profile.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"sidecar-bench/internal/measure"
+	"sidecar-bench/internal/payload"
+	"sidecar-bench/internal/transport"
+)
+
+func main() {
+	options, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(context.Background(), options) // a context that nobody can cancel is the cheapest for all transports
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "load: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	op, table, err := work(o)
+	if err != nil {
+		return err
+	}
+	dialling, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	t, err := transport.Dial(dialling, o.transport, o.address, time.Duration(o.spin))
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+
+	loop := measure.Run{Transport: t, Op: op, Table: table, Callers: o.callers}
+	if warm := loop.Closed(ctx, o.warmUp, 0); o.warmUp > 0 && warm.FirstError != nil {
+		return fmt.Errorf("warm-up: %w", warm.FirstError)
+	}
+	runtime.GC()
+	input := bufio.NewReader(os.Stdin)
+	if o.hold {
+		fmt.Println("ready")
+		if _, err := input.ReadString('\n'); err != nil {
+			return fmt.Errorf("hold: %w", err)
+		}
+	}
+	r, err := measured(ctx, o, loop)
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		return err
+	}
+	if o.hold {
+		_, _ = input.ReadString('\n') // whoever counts system calls stops before we end
+	}
+	if r.Errors > 0 {
+		return fmt.Errorf("%d of %d calls failed, the first one: %s", r.Errors, r.Errors+r.Count, r.FirstError)
+	}
+	return nil
+}
+
+// work is what is called, with which payloads.
+func work(o options) (measure.Op, payload.Table, error) {
+	if o.op == "classify" {
+		table, err := payload.Pictures(o.pictures, o.labels)
+		return measure.Classify, table, err
+	}
+	return measure.Echo, payload.Random(o.seed), nil
+}
+
+// measured makes the calls, between two readings of all counters.
+func measured(ctx context.Context, o options, loop measure.Run) (report, error) {
+	before, err := begin(o, loop.Transport)
+	if err != nil {
+		return report{}, err
+	}
+	var result measure.Result
+	switch {
+	case o.op == "idle":
+		result = measure.Nothing(ctx, o.lasting())
+	case o.rate > 0:
+		result = loop.Open(ctx, o.rate, o.lasting())
+	default:
+		result = loop.Closed(ctx, o.calls, o.lasting())
+	}
+	after, err := end(o, loop.Transport)
+	if err != nil {
+		return report{}, err
+	}
+	return newReport(o, result, before, after)
+}
