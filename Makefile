@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-python test-go bench-latency layout clean
+.PHONY: help demo test lint test-python test-go bench bench-quick bench-publish bench-latency layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,7 +23,9 @@ GO_SOURCES := $(shell find go-shm-client -name '*.go' -o -name '*.s' -o -name go
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make lint    ruff, gofmt, go vet, the generated constants"
-	@echo "make bench-latency  measure one caller against C and write the README's table; a quiet machine, a minute"
+	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: ten minutes, on a quiet machine"
+	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
+	@echo "make bench-publish  put the last \`make bench\` into the READMEs and bench/results"
 	@echo "make layout  rewrite the constants of all three languages after a change to layout.md"
 	@echo "make clean   remove what make made"
 
@@ -43,8 +45,13 @@ $(VENV)/.demo: $(VENV)/.made constraints.txt $(C_SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	@echo "== every engine and the test tools"
-	$(PIP_INSTALL) -e '.[all,dev]'
+	@echo "== every engine, the benchmark and the test tools"
+	$(PIP_INSTALL) -e '.[all,bench,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	@echo "== what the benchmark measures with"
+	$(PIP_INSTALL) -e '.[bench]'
 	@touch $@
 
 $(CLIENT): $(VENV)/.made $(GO_SOURCES)
@@ -61,8 +68,9 @@ lint: $(VENV)/.test
 	$(PY) shm_server/layout/generate.py --check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	@bad=$$(cd go-shm-client && $(dir $(shell command -v $(GO)))gofmt -l .); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
+	@bad=$$($(dir $(shell command -v $(GO)))gofmt -l go-shm-client bench/go); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
 	cd go-shm-client && $(GO) vet ./... && GOARCH=arm64 $(GO) vet ./...
+	cd bench/go && $(GO) vet ./...
 
 test-python: $(VENV)/.test $(CLIENT)
 	@echo "== tests in Python, and of both sides together"
@@ -72,9 +80,19 @@ test-go: $(VENV)/.test
 	@echo "== tests in Go, then again under the race detector"
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...
+	cd bench/go && $(GO) test -count=1 ./...
 
 bench-latency: $(VENV)/.demo $(CLIENT)
 	$(PY) bench/latency.py --readme
+
+bench: $(VENV)/.bench
+	GO=$(GO) $(PY) -m bench.run
+
+bench-quick: $(VENV)/.bench
+	GO=$(GO) $(PY) -m bench.run --quick
+
+bench-publish: $(VENV)/.bench
+	$(PY) -m bench.publish build/bench/full
 
 layout:
 	python3 shm_server/layout/generate.py

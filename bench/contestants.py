@@ -1,0 +1,55 @@
+"""Who is compared: a transport, the way its client waits, and the server that it needs.
+
+Every contestant is treated alike: nobody is pinned to a core, one client process, payloads and checks by the same
+code, one thread for the model. A pinned client would see a single processor, and no longer spin: spinning there only
+keeps the other side from running. Those that sleep are measured a second time with both sides pinned to one and the
+same core, where waking the other side is cheapest: the best case of a socket.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Contestant:
+    key: str
+    label: str
+    server: str  # a name of servers.py
+    transport: str  # of bench/go
+    spin: str = "0"  # how the shm client waits
+    colour: str = "black"
+    cpu: int | None = None  # where both sides are pinned to
+
+    def __str__(self) -> str:
+        return self.label
+
+
+SPINNING = Contestant("shm-spin", "shm, both sides spinning", "spinning", "shm", "forever", "#b2182b")
+DEFAULT = Contestant("shm-default", "shm, as it comes (spin 100 us, then sleep)", "default", "shm", "100us", "#ef6548")
+PARKED = Contestant("shm-parked", "shm, both sides sleeping at once", "parked", "shm", "0", "#fdae6b")
+UDS = Contestant("uds", "Unix socket, 4-byte length", "default", "uds", colour="#2166ac")
+GRPC = Contestant("grpc", "gRPC over a Unix socket", "grpc", "grpc", colour="#4d9221")
+HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "default", "http", colour="#762a83")
+
+ONE_CORE = tuple(
+    replace(each, key=f"{each.key}-one-core", label=f"{each.label}; both on one core", cpu=min(os.sched_getaffinity(0)))
+    for each in (PARKED, UDS)
+)
+
+ALL = (SPINNING, DEFAULT, PARKED, UDS, GRPC, HTTP)
+# Where several levels are gone through, sleeping at once is left out: under load it does what the default does.
+SWEPT = (SPINNING, DEFAULT, UDS, GRPC, HTTP)
+
+# Two C processes, bench/floor: nothing but the bytes and the waiting.
+FLOOR = Contestant("floor", "C to C, shared memory, spinning (the floor)", "", "shm", colour="black")
+SOCKET_FLOOR = Contestant("floor-socket", "C to C, Unix socket", "", "socket", colour="gray")
+FLOORS = (FLOOR, SOCKET_FLOOR)
+
+# Not a transport: the model alone, as engine_limit.py calls it.
+ENGINE = Contestant("engine", "the engine called in process (the limit)", "", "")
+
+COLOURS = {each.key: each.colour for each in (*ALL, *FLOORS, ENGINE)}
+# Drawn dashed: what the others are compared with.
+REFERENCES = tuple(each.key for each in (*FLOORS, ENGINE))

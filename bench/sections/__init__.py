@@ -1,0 +1,20 @@
+"""The sections of a benchmark, in order: a figure each. Another one is a module here and a line below. It has
+
+TITLE             of the figure
+QUESTION, HOW     what it answers, and how it is measured
+measure(bench)    its part of results.json: {"rows": [tally.row(), ...], ...}
+table(section)    Markdown of that part
+plot(section)     a Figure of it
+"""
+
+from . import batching, classify, concurrency, cost, echo, limit, processes
+
+SECTIONS = {
+    "echo": echo,
+    "classify": classify,
+    "concurrency": concurrency,
+    "processes": processes,
+    "cost": cost,
+    "batching": batching,
+    "limit": limit,
+}

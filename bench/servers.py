@@ -1,0 +1,161 @@
+"""The servers of a benchmark: started once, and stopped (SIGSTOP) while it is not their turn.
+
+A server that spins would otherwise take a core from everybody else. A stopped process uses nothing at all.
+
+    with Fleet(directory, engine="tensorflow") as fleet:
+        with fleet.only("spinning") as server:
+            ...                                   # server.pid, server.address("shm")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .engine_limit import EngineProcess
+from .machine import die_with_parent
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 180.0
+
+
+class ServerError(Exception):
+    """A server that did not start, or ended. Its text has the end of the server's log."""
+
+
+class Server:
+    """One server process, at an address for each of its transports; it logs each of them when clients can connect."""
+
+    def __init__(self, name: str, command: list[str], addresses: dict[str, str], log: Path) -> None:
+        self.name, self._addresses, self._log = name, addresses, log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
+            )
+        self.pid = self.process.pid
+
+    def address(self, transport: str) -> str:
+        return self._addresses[transport]
+
+    def wait_until_ready(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not all(f"listening on {address}" in self._log.read_text() for address in self._addresses.values()):
+            self.check()
+            if time.monotonic() > end:
+                raise ServerError(f"the server {self.name!r} did not start within {START_SECONDS:g} s:\n{self._tail()}")
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise ServerError when it has ended."""
+        if self.process.poll() is not None:
+            raise ServerError(f"the server {self.name!r} ended ({self.process.returncode}):\n{self._tail()}")
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def pinned(self, cpu: int | None) -> Iterator[None]:
+        """Keep all of its threads, and those that they start, on one core; None leaves them where they are."""
+        if cpu is None:
+            yield
+            return
+        everywhere = os.sched_getaffinity(self.pid)
+        self._place({cpu})
+        try:
+            yield
+        finally:
+            self._place(everywhere)
+
+    def _place(self, cpus: set[int]) -> None:
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), cpus)
+
+    def stop(self) -> None:
+        self.thaw()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-12:])
+
+
+class Fleet:
+    """All servers, and the process in which the engine is called directly. Use as a context manager."""
+
+    def __init__(self, directory: Path, engine: str, names: tuple[str, ...] = ()) -> None:
+        self.engine_name, self._directory = engine, directory
+        self._names = names or ("spinning", "default", "parked", "grpc")
+        self.servers: dict[str, Server] = {}
+        self.engine: EngineProcess | None = None
+
+    def __enter__(self) -> Fleet:
+        try:
+            self.servers = {name: self._start(name) for name in self._names}
+            if self.engine_name != "none":
+                self.engine = EngineProcess(self.engine_name, self._directory / "engine.log")
+            for server in self.servers.values():
+                server.wait_until_ready()
+                server.freeze()
+            if self.engine:
+                self.engine.wait_until_ready()
+                self.engine.freeze()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers.values():
+            server.stop()
+        if self.engine:
+            self.engine.stop()
+
+    @contextlib.contextmanager
+    def only(self, name: str) -> Iterator[Server]:
+        """Let the server of that name run, and no other."""
+        server = self.servers[name]
+        server.check()
+        server.thaw()
+        try:
+            yield server
+            server.check()
+        finally:
+            server.freeze()
+
+    def _start(self, name: str) -> Server:
+        path = self._directory / name
+        shm, log = f"{path}.shm", Path(f"{path}.log")
+        python = [sys.executable, "-m"]
+        if name == "grpc":
+            command = [*python, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
+            return Server(name, command, {"grpc": f"{path}.grpc"}, log)
+        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
+        addresses = {"shm": shm}
+        if name == "default":
+            port = free_port()
+            addresses |= {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
+            command += ["--uds", addresses["uds"], "--http", str(port)]
+        else:
+            command += ["--spin", {"spinning": "forever", "parked": "0"}[name]]
+        return Server(name, command, addresses, log)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

@@ -1,0 +1,28 @@
+import shutil
+import time
+
+import pytest
+
+from bench.floor import Floor
+from bench.histogram import Histogram
+from bench.machine import ROOT
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory):
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    return Floor(ROOT, tmp_path_factory.mktemp("floor"))
+
+
+@pytest.mark.parametrize("way", ["shm", "socket"])
+def test_both_ways_make_the_rounds_that_they_are_asked_for(floor, way):
+    run = floor.run(way, 20, 60)
+    assert (run["count"], run["errors"], len(Histogram([run["histogram"]]))) == (20, 0, 20)
+
+
+def test_it_ends_in_time_when_there_are_too_many_rounds(floor):
+    begun = time.monotonic()
+    run = floor.run("socket", 1_000_000_000, 0.1)
+    assert 0 < run["count"] < 1_000_000_000
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,56 @@
+"""The quick form from end to end, as `make bench-quick` runs it. Its times are not looked at: CI is no quiet place."""
+
+import json
+
+import pytest
+
+from bench import contestants, run
+from bench.histogram import Histogram
+from bench.plan import QUICK
+from bench.sections import SECTIONS
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory, program):  # `program`: skipped without Go
+    directory = tmp_path_factory.mktemp("quick")
+    assert run.main(["--quick", "--output", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def results(output):
+    return json.loads((output / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_measured_and_no_call_failed(results, name):
+    rows = results["sections"][name]["rows"]
+    assert rows
+    for row in rows:
+        assert row["errors"] == 0, row["first_error"]
+        assert row["count"] > 0, row["label"]
+        assert len(Histogram([row["histogram"]])) == row["count"] + row.get("unfinished", 0)
+
+
+def test_nobody_is_left_out(results):
+    sections = {name: {row["key"] for row in section["rows"]} for name, section in results["sections"].items()}
+    everybody = {each.key for each in contestants.ALL}
+    assert sections["echo"] >= everybody | {each.key for each in contestants.FLOORS}
+    assert sections["classify"] == everybody | {contestants.ENGINE.key}
+    assert sections["cost"] == everybody
+    assert {row["callers"] for row in results["sections"]["concurrency"]["rows"]} == set(QUICK.callers)
+    assert {row["processes"] for row in results["sections"]["processes"]["rows"]} == set(QUICK.processes)
+
+
+def test_a_picture_and_a_table_of_every_section_exist(output):
+    for name in SECTIONS:
+        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert SECTIONS[name].TITLE in (output / "RESULTS.md").read_text()
+
+
+def test_the_header_names_the_machine_the_versions_and_the_commit(results):
+    head = results["header"]
+    for name in ("cpu", "cores", "pinning", "kernel", "commit", "model", "python"):
+        assert head[name], name
+    assert {"numpy", "tensorflow", "grpcio", "hdrhistogram"} <= head["versions"].keys()
+    assert {"go", "grpc", "hdrhistogram-go"} <= head["go"].keys()
