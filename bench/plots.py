@@ -12,11 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .contestants import COLOURS, REFERENCES
 from .histogram import Histogram
-from .tables import number
 
 # How to read what `tails` draws.
 TAILS = (
@@ -31,12 +30,14 @@ def subplots(rows: int, columns: int, **how: Any) -> tuple[Figure, np.ndarray]:
 
 
 def tidy(axes: Axes) -> None:
-    """A grid, and numbers that are written out: 1,000, not 10^3."""
+    """A grid, and numbers that are written out: 1,000, not 10^3. When everything is drawn."""
     axes.grid(which="major", color="lightgray", linewidth=0.5)
     for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "log" and axis.get_transform().base == 10:
-            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
             axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
@@ -70,8 +71,8 @@ def throughput_above_p99(axes: Any, rows: list[dict[str, Any]], level: str, name
         axes[1].plot(x, [row["latency_us"]["p99"] for row in mine], "o-", label=label, color=colour(mine[0]))
     for each, what in zip(axes, ("calls per second", "p99, microseconds"), strict=True):
         each.set(yscale="log", xlabel=name, ylabel=what, title=title)
-        levels(each, [row[level] for row in rows])
         tidy(each)
+        levels(each, [row[level] for row in rows])
 
 
 def levels(axes: Axes, values: list[int]) -> None:

@@ -42,8 +42,8 @@ def draw(results: dict[str, Any], directory: Path) -> Iterator[Path]:
     for name, section in results["sections"].items():
         figure = SECTIONS[name].plot(section)
         figure.suptitle(SECTIONS[name].TITLE)
-        figure.get_layout_engine().set(rect=(0, 0, 1, 0.975))  # room for a line above
-        figure.text(0.995, 0.995, where, ha="right", va="top", fontsize=6, color="gray")
+        figure.get_layout_engine().set(rect=(0, 0, 0.98, 1))  # room for a line on the right
+        figure.text(0.995, 0.5, where, ha="right", va="center", fontsize=6, color="gray", rotation="vertical")
         file = directory / f"{name}.png"
         figure.savefig(file, dpi=110)
         pyplot.close(figure)

@@ -114,9 +114,11 @@ def plot(section: dict[str, Any]) -> plots.Figure:
             axes.barh(places, values, height=0.38, color=colour, label=side)
             for place, value in zip(places, values, strict=True):
                 axes.text(value, place, f" {tables.number(value)}", va="center", fontsize=8)
-        axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
         axes.set(title=title, xlabel="CPU microseconds a call", xscale="log")
         axes.margins(x=0.15)
+        plots.tidy(axes)
+        axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
+        axes.grid(axis="y", visible=False)
     busy.invert_yaxis()
     plots.legend_below(figure, busy, 2)
     return figure

@@ -78,7 +78,7 @@ def plot(section: dict[str, Any]) -> plots.Figure:
         label = f"{row['label']}, {CALLERS} goroutines: {100 * row['of_limit']:.0f}%"
         axes.plot(row["mean_batch"], row["calls_per_s"], "D", color=plots.colour(row), label=label)
     axes.set(xlabel="images in a batch", ylabel="images a second", ylim=(0, None))
-    plots.levels(axes, [row["batch"] for row in engine])
     plots.tidy(axes)
+    plots.levels(axes, [row["batch"] for row in engine])
     axes.legend(fontsize=8)
     return figure
