@@ -69,7 +69,7 @@ func (c *Client) fill(ctx context.Context, pixels []byte, claim claim) (*session
 	if len(pixels) != PixelBytes {
 		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
 	}
-	conn, err := c.connection()
+	conn, err := c.images.connection()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -2,11 +2,11 @@ package shm
 
 import (
 	"context"
-	"fmt"
-	"sync"
+	"log/slog"
 	"sync/atomic"
 
 	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
 	"go-shm-client/internal/session"
 )
 
@@ -15,23 +15,11 @@ type Client struct {
 	path     string
 	options  options
 	counters session.Counters
-	current  atomic.Pointer[connection] // nil while there is none
-
-	mu         sync.Mutex
-	closed     bool
-	down       error         // why there is no session
-	info       Info          // of the last session
-	changed    chan struct{} // closed and replaced when current, down or closed change
-	reconnects uint64
-
-	stop context.CancelFunc // of the goroutine that maintains the connection
-	gone chan struct{}      // closed when it has returned
-}
-
-// connection is a session and the leases of its slots.
-type connection struct {
-	*session.Session
-	leases []lease
+	images   *link
+	prompts  atomic.Pointer[link] // nil until the first prompt
+	dialling chan struct{}        // holds one token: for who makes prompts
+	life     context.Context      // until Close
+	stop     context.CancelFunc
 }
 
 // Info is what the server says about itself.
@@ -48,82 +36,87 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	if path == "" {
 		path = DefaultSocket
 	}
-	c := &Client{path: path, options: collect(opts), changed: make(chan struct{}), gone: make(chan struct{})}
-	conn, err := c.connect(ctx)
-	if err != nil {
+	c := &Client{path: path, options: collect(opts), dialling: make(chan struct{}, 1)}
+	c.dialling <- struct{}{}
+	lane := layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: c.options.slots}
+	var err error
+	if c.images, err = c.dial(ctx, lane, c.options.logger); err != nil {
 		return nil, err
 	}
-	life, stop := context.WithCancel(context.Background())
-	c.stop = stop
-	c.adopt(conn)
-	go c.maintain(life, conn)
+	c.life, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
 
-func (c *Client) connect(ctx context.Context) (*connection, error) {
-	s, err := session.Dial(ctx, c.path, c.options.slots, c.options.spin, &c.counters)
-	if err != nil {
-		return nil, err
+func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, logger *slog.Logger) (*link, error) {
+	connect := func(ctx context.Context) (*connection, error) {
+		s, err := session.Dial(ctx, c.path, lane, c.options.spin, &c.counters)
+		if err != nil {
+			return nil, err
+		}
+		conn := &connection{Session: s, leases: make([]lease, s.Slots())}
+		for slot := range conn.leases {
+			conn.leases[slot].session, conn.leases[slot].slot = s, uint32(slot)
+		}
+		return conn, nil
 	}
-	conn := &connection{Session: s, leases: make([]lease, s.Slots())}
-	for slot := range conn.leases {
-		conn.leases[slot].session, conn.leases[slot].slot = s, uint32(slot)
+	return dialLink(ctx, connect, logger.With("path", c.path))
+}
+
+// promptLink is the second session, to whoever serves prompts. It is made by the first call that needs it.
+func (c *Client) promptLink(ctx context.Context) (*link, error) {
+	if l := c.prompts.Load(); l != nil {
+		return l, nil
 	}
-	return conn, nil
+	select {
+	case <-c.dialling:
+		defer func() { c.dialling <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, fault.Context(ctx)
+	}
+	if c.life.Err() != nil {
+		return nil, errClosed
+	}
+	if l := c.prompts.Load(); l != nil {
+		return l, nil
+	}
+	dialCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
+	l, err := c.dial(dialCtx, c.options.prompts, c.options.logger.With("lane", "prompt"))
+	if err == nil {
+		c.prompts.Store(l)
+	}
+	return l, err
 }
 
 // Close fails the calls in flight with ErrClosed and closes the connection. Slots that are still leased keep their
 // memory until they are released. Closing twice does nothing.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	if !c.closed {
-		c.closed = true
-		c.down = fmt.Errorf("shm client: %w", ErrClosed)
-		c.broadcast()
-	}
-	c.mu.Unlock()
 	c.stop()
-	<-c.gone
+	c.images.close()
+	<-c.dialling // nobody dials any more
+	defer func() { c.dialling <- struct{}{} }()
+	if l := c.prompts.Load(); l != nil {
+		l.close()
+	}
 	return nil
 }
 
-// connection is the one for a new call.
-func (c *Client) connection() (*connection, error) {
-	if conn := c.current.Load(); conn != nil {
-		return conn, nil // should it have ended just now, it says so itself
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return nil, c.down
-}
-
 // WaitReady waits until the client is connected. It returns an error when ctx ends or the client is closed.
-func (c *Client) WaitReady(ctx context.Context) error {
-	for {
-		c.mu.Lock()
-		changed, closed, down := c.changed, c.closed, c.down
-		c.mu.Unlock()
-		if closed {
-			return down
-		}
-		if conn := c.current.Load(); conn != nil {
-			select {
-			case <-conn.Done(): // maintain is about to notice
-			default:
-				return nil
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", fault.Context(ctx), down)
-		}
-	}
-}
+func (c *Client) WaitReady(ctx context.Context) error { return c.images.waitReady(ctx) }
 
 // Info is what the server said when the client last connected.
 func (c *Client) Info() Info {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.info
+	info, _ := c.images.state()
+	return info
+}
+
+// PromptInfo is Info of who answers prompts: their server may be another process, and its Model is another one.
+func (c *Client) PromptInfo(ctx context.Context) (Info, error) {
+	l, err := c.promptLink(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	info, _ := l.state()
+	return info, nil
 }

@@ -30,10 +30,27 @@ var (
 	ErrSlotBusy = fault.SlotBusy
 	// ErrClosed: the client was closed. It is os.ErrClosed.
 	ErrClosed = fault.Closed
+
+	// ErrInvalidPrompt: the prompt is empty, no UTF-8 or too long, or an option is out of range; the text says which.
+	ErrInvalidPrompt = fault.InvalidPrompt
+	// ErrUnavailable: the endpoint behind the server's generator does not answer. Like the errors below it concerns that
+	// one call; errors.As gives the *PromptError with the server's words.
+	ErrUnavailable = fault.Unavailable
+	// ErrUnauthorized: the endpoint does not accept the server's key.
+	ErrUnauthorized = fault.Unauthorized
+	// ErrRateLimited: the endpoint refuses more requests for now.
+	ErrRateLimited = fault.RateLimited
+	// ErrTimedOut: the endpoint took too long.
+	ErrTimedOut = fault.TimedOut
+	// ErrBroken: the endpoint broke off; the text before it stands.
+	ErrBroken = fault.Broken
 )
 
 // A ModelError is what the model said when it failed.
 type ModelError = fault.ModelError
+
+// A PromptError is what the server said about a prompt that failed; it is one of the errors above.
+type PromptError = fault.PromptError
 
 // A RefusedError is the server's no to a connection: another layout version, too many sessions, another user, ...
 type RefusedError = doorbell.RefusedError

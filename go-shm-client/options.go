@@ -21,9 +21,10 @@ const (
 )
 
 type options struct {
-	spin   time.Duration
-	slots  uint32
-	logger *slog.Logger
+	spin    time.Duration
+	slots   uint32
+	prompts layout.LaneRequest
+	logger  *slog.Logger
 }
 
 // An Option of Dial.
@@ -35,14 +36,28 @@ func WithSpin(budget time.Duration) Option { return func(o *options) { o.spin = 
 
 // WithSlots asks for n slots, that is calls in flight at a time. 0 is the server's default.
 func WithSlots(n int) Option {
-	return func(o *options) { o.slots = uint32(min(max(0, n), layout.MaxSlots+1)) } // one too many is refused by the server
+	return func(o *options) { o.slots = atMost(n, layout.MaxSlots) }
 }
+
+// WithPromptSlots asks for n prompts in flight at a time, each of up to promptBytes bytes and with a reply of up to replyBytes.
+// 0 is the server's default: 16 prompts of 16 KiB with replies of 32 KiB.
+func WithPromptSlots(n, promptBytes, replyBytes int) Option {
+	return func(o *options) {
+		o.prompts.SlotCount = atMost(n, layout.MaxSlots)
+		o.prompts.SlotBytes = atMost(promptBytes, layout.MaxTextBytes)
+		o.prompts.ReplyBytes = atMost(replyBytes, layout.MaxTextBytes)
+	}
+}
+
+// atMost leaves one too many, which the server refuses, and says why.
+func atMost(n, limit int) uint32 { return uint32(min(max(0, n), limit+1)) }
 
 // WithLogger logs lost and made connections. By default nothing is logged.
 func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger = logger } }
 
 func collect(opts []Option) options {
 	o := options{spin: DefaultSpin, logger: slog.New(slog.DiscardHandler)}
+	o.prompts.Kind = layout.LaneKindPrompt
 	for _, set := range opts {
 		set(&o)
 	}

@@ -27,7 +27,7 @@ func (c *Client) TryReserveImage() (Slot, error) {
 }
 
 func (c *Client) reserve(ctx context.Context, claim claim) (Slot, error) {
-	conn, err := c.connection()
+	conn, err := c.images.connection()
 	if err != nil {
 		return Slot{}, err
 	}

@@ -15,8 +15,11 @@ type Stats struct {
 // Stats reads the counters. They are read one after another, while calls go on.
 func (c *Client) Stats() Stats {
 	s := c.counters.Snapshot()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	_, reconnects := c.images.state()
+	if l := c.prompts.Load(); l != nil {
+		_, more := l.state()
+		reconnects += more
+	}
 	return Stats{
 		Requests:        s.Requests,
 		SpinHits:        s.SpinHits,
@@ -24,6 +27,6 @@ func (c *Client) Stats() Stats {
 		BellsSent:       s.BellsSent,
 		BellsSuppressed: s.BellsSuppressed,
 		BellsReceived:   s.BellsReceived,
-		Reconnects:      c.reconnects,
+		Reconnects:      reconnects,
 	}
 }

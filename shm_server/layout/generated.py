@@ -37,6 +37,9 @@ class Op(IntEnum):
 
 class SubmissionFlag(IntEnum):
     WANT_SCORES = 1
+    WITH_TEMPERATURE = 2
+    WITH_TOP_K = 4
+    WITH_SEED = 8
 
 
 class Status(IntEnum):

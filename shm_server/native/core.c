@@ -173,11 +173,16 @@ static PyObject *lane_begin_prompts(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list && i < self->ring.count; i++) {
         const struct shm_submission *s = &self->ring.batch[i];
-        /* y#: the text is copied out of the segment before anybody looks at it */
-        PyObject *item = Py_BuildValue("Iy#IfIKKK", s->slot, (const char *)ring_slot(&self->ring, s->slot),
-                                       (Py_ssize_t)s->length, s->sampling_steps, (double)s->temperature, s->top_k,
-                                       (unsigned long long)s->seed, (unsigned long long)s->deadline,
-                                       (unsigned long long)s->submitted);
+        /* y#: the text is copied out of the segment before anybody looks at it. N takes the reference, of None too. */
+        PyObject *temperature = s->flags & SHM_SUBMISSION_FLAG_WITH_TEMPERATURE
+                                    ? PyFloat_FromDouble((double)s->temperature) : Py_NewRef(Py_None);
+        PyObject *top_k = s->flags & SHM_SUBMISSION_FLAG_WITH_TOP_K
+                              ? PyLong_FromUnsignedLong(s->top_k) : Py_NewRef(Py_None);
+        PyObject *seed = s->flags & SHM_SUBMISSION_FLAG_WITH_SEED
+                             ? PyLong_FromUnsignedLongLong(s->seed) : Py_NewRef(Py_None);
+        PyObject *item = Py_BuildValue("Iy#INNNK", s->slot, (const char *)ring_slot(&self->ring, s->slot),
+                                       (Py_ssize_t)s->length, s->sampling_steps, temperature, top_k, seed,
+                                       (unsigned long long)s->deadline);
         if (!item || PyList_Append(list, item) < 0)
             Py_CLEAR(list);
         Py_XDECREF(item);
@@ -234,14 +239,16 @@ static PyObject *lane_finish_prompt(PyObject *op, PyObject *args)
     unsigned int slot, status, flags;
     const char *message;
     Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "IIIy#:finish_prompt", &slot, &status, &flags, &message, &length) ||
+    unsigned long long waited_ns = 0;
+    if (!PyArg_ParseTuple(args, "IIIy#|K:finish_prompt", &slot, &status, &flags, &message, &length, &waited_ns) ||
         lane_prompted(self, slot) < 0)
         return NULL;
     if (length > SHM_MESSAGE_BYTES) {
         PyErr_Format(PyExc_ValueError, "a message of %zd bytes, %d fit", length, (int)SHM_MESSAGE_BYTES);
         return NULL;
     }
-    ring_finish_prompt(&self->ring, slot, (uint16_t)status, (uint16_t)flags, message, (uint32_t)length);
+    ring_finish_prompt(&self->ring, slot, (uint16_t)status, (uint16_t)flags, message, (uint32_t)length,
+                       waited_ns);
     Py_RETURN_NONE;
 }
 
@@ -306,13 +313,13 @@ static PyMethodDef lane_methods[] = {
      "first + slot - lowest."},
     {"complete_error", lane_complete_error, METH_O, "Answer the batch with a model error; UTF-8 bytes that fit a reply."},
     {"begin_prompts", lane_begin_prompts, METH_NOARGS,
-     "Move the batch to the prompts in flight; a list of (slot, text, sampling_steps, temperature, top_k, seed, deadline, "
-     "queue_ns), the text copied, as bytes."},
+     "Move the batch to the prompts in flight; a list of (slot, text, sampling_steps, temperature, top_k, seed, deadline), "
+     "the text copied, as bytes; None for what the client leaves open."},
     {"append", lane_append, METH_VARARGS, "append(slot, text): let the client have more text, at most room(slot) bytes."},
     {"room", lane_room, METH_O, "Bytes of text that the slot's reply still takes."},
     {"cancelled", lane_cancelled, METH_O, "Does the client want no more of the slot's prompt?"},
     {"finish_prompt", lane_finish_prompt, METH_VARARGS,
-     "finish_prompt(slot, status, flags, message): complete the slot's prompt with the text so far."},
+     "finish_prompt(slot, status, flags, message, waited_ns=0): complete the slot's prompt with the text so far."},
     {"gather", lane_gather, METH_VARARGS, "gather(out, row): copy the batch's slots, in order, to rows from `row` on."},
     {"counters", lane_counters, METH_NOARGS, "The lane's counters by name, totals since it was opened."},
     {NULL, NULL, 0, NULL},

@@ -103,6 +103,9 @@ _Static_assert(offsetof(struct shm_submission, seed) == 56, "seed");
 #define SHM_OP_PROMPT 3u
 
 #define SHM_SUBMISSION_FLAG_WANT_SCORES 1u
+#define SHM_SUBMISSION_FLAG_WITH_TEMPERATURE 2u
+#define SHM_SUBMISSION_FLAG_WITH_TOP_K 4u
+#define SHM_SUBMISSION_FLAG_WITH_SEED 8u
 
 struct shm_completion {
     uint64_t turn;

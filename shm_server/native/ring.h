@@ -178,7 +178,9 @@ static inline const char *ring_check_op(const struct ring_lane *lane, const stru
     unsigned flags = 0;
     if (s->op == SHM_OP_CLASSIFY && image)
         flags = SHM_SUBMISSION_FLAG_WANT_SCORES;
-    else if (s->op != SHM_OP_ECHO && (s->op != SHM_OP_PROMPT || image))
+    else if (s->op == SHM_OP_PROMPT && !image)
+        flags = SHM_SUBMISSION_FLAG_WITH_TEMPERATURE | SHM_SUBMISSION_FLAG_WITH_TOP_K | SHM_SUBMISSION_FLAG_WITH_SEED;
+    else if (s->op != SHM_OP_ECHO)
         return *value = s->op, "unknown op";
     if (s->flags & ~flags)
         return *value = s->flags, "unknown flags";

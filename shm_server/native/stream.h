@@ -59,20 +59,24 @@ static inline void ring_append(struct ring_lane *lane, uint32_t slot, const char
     ring_bell(lane);
 }
 
-/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message behind it. */
+/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message behind it. `waited_ns` is how
+ * long it stood in line after it was taken. */
 static inline void ring_finish_prompt(struct ring_lane *lane, uint32_t slot, uint16_t status, uint16_t flags,
-                                      const char *message, uint32_t length)
+                                      const char *message, uint32_t length, uint64_t waited_ns)
 {
     struct ring_stream *stream = &lane->streams[slot];
     uint64_t model_ns = ring_now() - stream->taken_ns;
+    waited_ns = waited_ns < model_ns ? waited_ns : model_ns;
+    model_ns -= waited_ns;
+    lane->counters[RING_QUEUE_NS] += waited_ns;
     memcpy(ring_reply(lane, slot) + stream->text, message, length);
     lane->counters[RING_MODEL_NS] += model_ns;
     if (status != SHM_STATUS_OK && status != SHM_STATUS_CANCELLED)
         lane->counters[RING_MODEL_ERRORS]++;
     ring_publish(lane, (struct shm_completion){.request_id = stream->request_id, .slot = slot, .status = status,
                                                .flags = flags, .length = stream->text + length,
-                                               .label = stream->text, .batch = 1, .queue_ns = stream->queue_ns,
-                                               .model_ns = model_ns});
+                                               .label = stream->text, .batch = 1,
+                                               .queue_ns = stream->queue_ns + waited_ns, .model_ns = model_ns});
     ring_bell(lane);
 }
 

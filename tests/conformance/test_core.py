@@ -13,7 +13,7 @@ import pytest
 from heap_lane import HeapLane, image_spec, memory_of, prompt_spec
 
 from shm_server import _core, layout
-from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag
+from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag, SubmissionFlag
 
 WANT = SubmissionFlag.WANT_SCORES
 CLOSED = "the lane is closed"
@@ -622,12 +622,14 @@ def text_of(h: HeapLane, done: np.void) -> bytes:
 
 def test_prompts_are_handed_out_with_their_text_and_parameters(heap):
     h = heap(prompt_spec())
-    prompt(h, 1, b"hello", sampling_steps=128, temperature=0.5, top_k=40, seed=2**64 - 1, deadline=2**63)
+    given = SubmissionFlag.WITH_TEMPERATURE | SubmissionFlag.WITH_TOP_K | SubmissionFlag.WITH_SEED
+    fields = {"sampling_steps": 128, "temperature": 0.5, "top_k": 40, "seed": 2**64 - 1, "deadline": 2**63}
+    prompt(h, 1, b"hello", flags=given, **fields)
     prompt(h, 0, b"")
     assert h.lane.drain(8) == 2
     first, second = h.lane.begin_prompts()
-    assert first == (1, b"hello", 128, 0.5, 40, 2**64 - 1, 2**63, 0)
-    assert second == (0, b"", 0, 0.0, 0, 0, 0, 0)
+    assert first == (1, b"hello", 128, 0.5, 40, 2**64 - 1, 2**63)
+    assert second == (0, b"", 0, None, None, None, 0)
     assert h.lane.count == 0
     assert h.lane.counters()["prompts"] == 2
     assert h.lane.begin_prompts() == []
@@ -657,6 +659,24 @@ def test_text_grows_with_one_more_outstanding_at_most(heap):
     h.lane.drain(8)
     h.lane.begin_prompts()
     assert (h.lane.room(0), h.progress[0]["length"]) == (256, 0)
+
+
+def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
+    h = heap(prompt_spec())
+    prompt(h, 0, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    time.sleep(0.02)
+    h.lane.finish_prompt(0, Status.OK, 0, b"", 15_000_000)
+    prompt(h, 1, b"go")
+    h.lane.drain(8)
+    h.lane.begin_prompts()
+    h.lane.finish_prompt(1, Status.OK, 0, b"", 2**63)  # more than there was
+    first, second = h.taken()
+    assert first["queue_ns"] == 15_000_000
+    assert first["model_ns"] >= 5_000_000
+    assert second["queue_ns"] < 2**62
+    assert second["model_ns"] == 0
 
 
 def test_an_errors_message_stands_behind_the_text(heap):

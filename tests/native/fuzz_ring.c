@@ -215,7 +215,8 @@ static void prompts(struct heap_segment *s)
             ring_append(&s->lane, slot, text, 1 + below(room < 64 ? room : 64));
         CHECK(ring_prompted(&s->lane, slot)); /* a `more` does not give the slot back */
         if (ring_cancelled(&s->lane, slot) || one_in(4)) {
-            ring_finish_prompt(&s->lane, slot, one_in(2) ? SHM_STATUS_OK : SHM_STATUS_BROKEN, 0, text, below(65));
+            ring_finish_prompt(&s->lane, slot, one_in(2) ? SHM_STATUS_OK : SHM_STATUS_BROKEN, 0, text, below(65),
+                               random_next(&seed));
             CHECK(!ring_prompted(&s->lane, slot));
         }
     }

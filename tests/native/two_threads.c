@@ -52,7 +52,7 @@ static void stream_some(struct ring_lane *lane, uint32_t *left)
         ring_append(lane, slot, text, part);
         left[slot] -= part;
         if (!left[slot])
-            ring_finish_prompt(lane, slot, SHM_STATUS_OK, 0, "", 0);
+            ring_finish_prompt(lane, slot, SHM_STATUS_OK, 0, "", 0, 0);
     }
 }
 

@@ -13,30 +13,61 @@ const Epoch = 0x0123456789abcdef
 // ReplyBytes holds ten scores, or a model's complaint.
 const ReplyBytes = 256
 
+// PromptBytes and PromptReplyBytes are the slots and replies of a prompt lane.
+const (
+	PromptBytes      = 64
+	PromptReplyBytes = 1024
+)
+
 // Header is a correct header for one image lane: page by page, as small as it gets.
 func Header(slots uint32) (layout.Header, layout.Lane) {
-	entries := uint32(1)
-	for entries < slots {
-		entries *= 2
-	}
-	lane := layout.Lane{
+	entries := powerOfTwo(slots)
+	return header(layout.Lane{
 		Kind:              layout.LaneKindImage,
 		SlotCount:         slots,
 		SlotBytes:         layout.ImageBytes,
 		ReplyBytes:        ReplyBytes,
 		SubmissionEntries: entries,
 		CompletionEntries: entries,
+	})
+}
+
+// PromptHeader is Header for a prompt lane.
+func PromptHeader(slots uint32) (layout.Header, layout.Lane) {
+	return header(layout.Lane{
+		Kind:              layout.LaneKindPrompt,
+		SlotCount:         slots,
+		SlotBytes:         PromptBytes,
+		ReplyBytes:        PromptReplyBytes,
+		SubmissionEntries: powerOfTwo(slots),
+		CompletionEntries: 2 * powerOfTwo(slots),
+	})
+}
+
+func powerOfTwo(slots uint32) uint32 {
+	entries := uint32(1)
+	for entries < slots {
+		entries *= 2
 	}
+	return entries
+}
+
+func header(lane layout.Lane) (layout.Header, layout.Lane) {
 	at := uint64(layout.HeaderBytes)
 	next := func(bytes uint64) uint64 {
 		offset := at
 		at += (bytes + layout.PageBytes - 1) / layout.PageBytes * layout.PageBytes
 		return offset
 	}
-	lane.SubmissionsOffset = next(uint64(entries) * layout.EntryBytes)
-	lane.CompletionsOffset = next(uint64(entries) * layout.EntryBytes)
-	lane.SlotsOffset = next(uint64(slots) * layout.ImageBytes)
-	lane.RepliesOffset = next(uint64(slots) * ReplyBytes)
+	slots := uint64(lane.SlotCount)
+	lane.SubmissionsOffset = next(uint64(lane.SubmissionEntries) * layout.EntryBytes)
+	lane.CompletionsOffset = next(uint64(lane.CompletionEntries) * layout.EntryBytes)
+	lane.SlotsOffset = next(slots * uint64(lane.SlotBytes))
+	lane.RepliesOffset = next(slots * uint64(lane.ReplyBytes))
+	if lane.Kind == layout.LaneKindPrompt {
+		lane.ControlsOffset = next(slots * layout.ControlBytes)
+		lane.ProgressOffset = next(slots * layout.ProgressBytes)
+	}
 	return layout.Header{
 		Magic:        layout.SegmentMagic,
 		LayoutMajor:  layout.LayoutMajor,
@@ -58,7 +89,15 @@ func Encode(memory []byte, header layout.Header, lanes ...layout.Lane) {
 
 // HeapSegment is a correct segment with one image lane on the heap.
 func HeapSegment(slots uint32) ([]byte, layout.Lane) {
-	header, lane := Header(slots)
+	return heapSegment(Header(slots))
+}
+
+// HeapPrompts is a correct segment with one prompt lane on the heap.
+func HeapPrompts(slots uint32) ([]byte, layout.Lane) {
+	return heapSegment(PromptHeader(slots))
+}
+
+func heapSegment(header layout.Header, lane layout.Lane) ([]byte, layout.Lane) {
 	memory := machine.AlignedBytes(int(header.SegmentBytes), layout.PageBytes)
 	Encode(memory, header, lane)
 	return memory, lane

@@ -19,6 +19,7 @@ type Server struct {
 	submissions     *ring.Consumer
 	completions     *ring.Producer
 	inFlight        []bool
+	streams         []stream // of a prompt lane's slots
 	serverParked    *atomic.Uint32
 	clientParked    *atomic.Uint32
 	serverState     *atomic.Uint32
@@ -29,7 +30,7 @@ type Server struct {
 // New serves the lane in memory. ring wakes the client; it must not block.
 func New(memory []byte, lane layout.Lane, ring_ func()) *Server {
 	cut := func(offset, bytes uint64) []byte { return memory[offset : offset+bytes] }
-	return &Server{
+	s := &Server{
 		memory:       memory,
 		lane:         lane,
 		slots:        cut(lane.SlotsOffset, uint64(lane.SlotCount)*uint64(lane.SlotBytes)),
@@ -42,6 +43,10 @@ func New(memory []byte, lane layout.Lane, ring_ func()) *Server {
 		serverState:  must(machine.Word32(memory, layout.HeaderServerStateAt)),
 		ring:         ring_,
 	}
+	if lane.Kind == layout.LaneKindPrompt {
+		s.openStreams()
+	}
+	return s
 }
 
 func must[T any](value T, err error) T {
@@ -63,12 +68,15 @@ func (s *Server) Take() (layout.Submission, bool) {
 		panic(fmt.Sprintf("submission of slot %d of %d", got.Slot, s.lane.SlotCount))
 	case s.inFlight[got.Slot]:
 		panic(fmt.Sprintf("slot %d submitted while in flight", got.Slot))
-	case got.Length != s.lane.SlotBytes:
+	case got.Length > s.lane.SlotBytes || s.lane.Kind == layout.LaneKindImage && got.Length < s.lane.SlotBytes:
 		panic(fmt.Sprintf("submission of %d bytes", got.Length))
-	case got.Op != layout.OpEcho && got.Op != layout.OpClassify:
+	case got.Op != layout.OpEcho && got.Op != map[uint32]uint16{layout.LaneKindImage: layout.OpClassify, layout.LaneKindPrompt: layout.OpPrompt}[s.lane.Kind]:
 		panic(fmt.Sprintf("submission with op %d", got.Op))
 	}
 	s.inFlight[got.Slot] = true
+	if got.Op == layout.OpPrompt {
+		s.begin(got)
+	}
 	s.Taken.Add(1)
 	return got, true
 }

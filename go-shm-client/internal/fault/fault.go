@@ -20,6 +20,14 @@ var (
 	SlotReleased = errors.New("the slot's lease is over")
 	SlotBusy     = errors.New("the slot is in use by another call")
 	Closed       = os.ErrClosed
+
+	// Of a prompt; see layout.md, "status".
+	InvalidPrompt = errors.New("the prompt cannot be answered as asked")
+	Unavailable   = errors.New("the model's endpoint does not answer")
+	Unauthorized  = errors.New("the model's endpoint does not accept the server's key")
+	RateLimited   = errors.New("the model's endpoint refuses more requests for now")
+	TimedOut      = errors.New("the model's endpoint took too long")
+	Broken        = errors.New("the model's endpoint broke off")
 )
 
 // DeadlineExceeded also is context.DeadlineExceeded and os.ErrDeadlineExceeded.
@@ -53,6 +61,15 @@ type ModelError struct{ Message string }
 
 func (e *ModelError) Error() string        { return Model.Error() + ": " + e.Message }
 func (e *ModelError) Is(target error) bool { return target == Model }
+
+// A PromptError is what the server said about a prompt that failed. It is Kind, one of the errors above.
+type PromptError struct {
+	Kind    error
+	Message string
+}
+
+func (e *PromptError) Error() string { return e.Kind.Error() + ": " + e.Message }
+func (e *PromptError) Unwrap() error { return e.Kind }
 
 // A Violation is a rule of layout.md that the server broke. It is Protocol.
 type Violation struct {

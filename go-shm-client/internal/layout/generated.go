@@ -240,7 +240,7 @@ func (s Lane) Encode(b []byte) {
 // LaneKindImage: slots of one image each.
 const LaneKindImage = 1
 
-// LaneKindPrompt: slots of request text and reply text; specified, and ready in the C core, but no server offers it yet.
+// LaneKindPrompt: slots of request text and reply text.
 const LaneKindPrompt = 2
 
 // ServerStateServing: submissions are taken.
@@ -351,6 +351,15 @@ const OpPrompt = 3
 
 // SubmissionFlagWantScores: classify: write the score of every class to the reply.
 const SubmissionFlagWantScores = 1
+
+// SubmissionFlagWithTemperature: prompt: the client says `temperature`; without it, what suits the model.
+const SubmissionFlagWithTemperature = 2
+
+// SubmissionFlagWithTopK: prompt: the client says `top_k`; without it, what suits the model.
+const SubmissionFlagWithTopK = 4
+
+// SubmissionFlagWithSeed: prompt: the client says `seed`; without it, a new one.
+const SubmissionFlagWithSeed = 8
 
 // CompletionBytes is the size of Completion in memory.
 const CompletionBytes = 64

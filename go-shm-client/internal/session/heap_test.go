@@ -34,11 +34,22 @@ type heapLane struct {
 func newHeapLane(t testing.TB, slots uint32, spin time.Duration) *heapLane {
 	t.Helper()
 	memory, lane := fakeserver.HeapSegment(slots)
+	return newLaneOn(t, memory, lane, spin)
+}
+
+func newHeapPrompts(t testing.TB, slots uint32, spin time.Duration) *heapLane {
+	t.Helper()
+	memory, lane := fakeserver.HeapPrompts(slots)
+	return newLaneOn(t, memory, lane, spin)
+}
+
+func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration) *heapLane {
+	t.Helper()
 	geometry, err := segment.Check(memory, uint64(len(memory)), fakeserver.Epoch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	areas, lane, err := geometry.Slice(memory, layout.LaneKindImage)
+	areas, lane, err := geometry.Slice(memory, lane.Kind)
 	if err != nil {
 		t.Fatal(err)
 	}

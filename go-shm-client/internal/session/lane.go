@@ -4,6 +4,8 @@
 //	completion, owned, err := lane.Call(ctx, slot, layout.OpEcho, 0)
 //	if owned { lane.Release(slot) }                    // not owned: the context ended first, the slot is quarantined
 //
+// A prompt's text is read while it grows, see Stream.
+//
 // Lane works on bytes and knows no socket, so it is raced on heap memory. Session puts it on a mapping and connects
 // it to a doorbell.
 package session
@@ -27,7 +29,8 @@ type apart [layout.LineBytes]byte
 type Lane struct {
 	geometry       layout.Lane // private copy, checked
 	slots, replies []byte
-	calls          []call // one for each slot
+	calls          []call        // one for each slot
+	streams        []streamWords // one for each slot of a prompt lane
 	words          headerWords
 	hooks          Hooks
 	counters       *Counters
@@ -91,6 +94,9 @@ func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time
 		return nil, err
 	}
 	if l.completions, err = ring.NewConsumer(areas.Completions, 0); err != nil {
+		return nil, err
+	}
+	if l.streams, err = openStreamWords(areas); err != nil {
 		return nil, err
 	}
 	l.words, err = openHeaderWords(memory)

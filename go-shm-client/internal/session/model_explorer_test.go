@@ -9,7 +9,7 @@ import (
 )
 
 // maxStates keeps the test to a few seconds.
-const maxStates = 1_500_000
+const maxStates = 2_000_000
 
 // explorer remembers the states that it has seen by 64-bit hashes: two of a million states share one with a
 // probability of 1 in 30 million.
@@ -108,7 +108,10 @@ func (th *thread) forget() {
 		th.leaveThen = 0
 	}
 	if !reaping {
-		th.reapThen, th.got = 0, 0
+		th.reapThen = 0
+	}
+	if !reaping && th.at != serverMore {
+		th.got = 0
 	}
 	if th.at != bury {
 		th.buryThen = 0

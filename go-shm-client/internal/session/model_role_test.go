@@ -85,9 +85,42 @@ func (e *explorer) step(w world, t int, add func(world)) {
 			return
 		}
 		th.got = w.ring[0]
-		w.ring[0], w.ring[1], w.ringed = w.ring[1], 0, w.ringed-1
+		copy(w.ring[:], w.ring[1:])
+		w.ring[len(w.ring)-1], w.ringed = 0, w.ringed-1
 		w.taken++
-		goTo(reapSwap)
+		if th.got&ringMore == 0 {
+			goTo(reapSwap)
+			return
+		}
+		th.got &^= ringMore
+		if !inFlight(w.call[th.got]) {
+			e.fail(w, "there is more of slot %d in state %d", th.got, w.call[th.got])
+		}
+		goTo(reapMore)
+	case reapMore:
+		if !e.moreLate {
+			w.streams[th.got].mores++
+		}
+		goTo(reapMoreSwap)
+	case reapMoreSwap:
+		slept := w.call[th.got] == sleeping
+		if slept {
+			w.call[th.got] = pending
+			if e.moreLate {
+				w.streams[th.got].mores++
+			}
+		}
+		switch {
+		case slept:
+			goTo(reapSleeper)
+		case e.moreLate:
+			goTo(reapMoreLate)
+		default:
+			goTo(reapTake)
+		}
+	case reapMoreLate: // only with moreLate
+		w.streams[th.got].mores++
+		goTo(reapTake)
 	case reapSwap:
 		old := w.call[th.got]
 		if !inFlight(old) {
@@ -144,6 +177,11 @@ func (e *explorer) afterFinish(th *thread) pc {
 		return th.reapThen
 	}
 	return reapTake
+}
+
+// news is call.news.
+func (w *world) news(slot int) bool {
+	return w.call[slot] == done || w.streams[slot].mores != w.streams[slot].seen
 }
 
 func (e *explorer) release(w *world, slot uint8) {

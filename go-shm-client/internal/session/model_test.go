@@ -19,12 +19,17 @@ func TestNoInterleavingLosesAWakeUpATokenASlotOrTheMapping(t *testing.T) {
 	if underRace {
 		t.Skip("one goroutine, a million states: the race detector finds nothing and takes long")
 	}
-	// Larger ones were tried once: two calls and one without limits, and all of it with two callers.
+	// Larger ones were tried once: two calls and one without limits, and all of it with two callers; a prompt and a call
+	// with spinners that give up at any time.
 	for name, r := range map[string]rules{
 		"one calls again, spinning for ever": {calls: [2]uint8{2, 1}, forever: true},
 		"contexts end, one calls again":      {calls: [2]uint8{2, 0}, cancel: true},
 		"contexts end and the server dies":   {calls: [2]uint8{1, 1}, cancel: true, die: true},
 		"and the client is closed, too":      {calls: [2]uint8{1, 0}, cancel: true, die: true, close: true},
+		"a prompt of three texts":            {calls: [2]uint8{1, 0}, texts: [2]uint8{3}, forever: true},
+		"a prompt and a call":                {calls: [2]uint8{1, 1}, texts: [2]uint8{1, 0}, forever: true},
+		"a prompt that may be given up":      {calls: [2]uint8{1, 0}, texts: [2]uint8{2}, cancel: true},
+		"a prompt, and the server dies":      {calls: [2]uint8{1, 0}, texts: [2]uint8{1}, cancel: true, die: true},
 	} {
 		if wrong := explore(t, r); wrong != "" {
 			t.Errorf("%s: %s", name, wrong)
@@ -45,6 +50,11 @@ func TestTheCheckerFindsWhatEachPartOfTheProtocolIsFor(t *testing.T) {
 		"abandoned before leaving":    {rules{calls: one, cancel: true, die: true, abandonEarly: true}, "unmapped"},
 		"abandoned calls not counted": {rules{calls: one, cancel: true, uncounted: true}, "lost"},
 		"published after the end":     {rules{calls: one, die: true, noSeal: true}, ""},
+		"no second look for a more":   {rules{calls: one, texts: [2]uint8{1, 1}, noRecheck: true}, "waits for ever"},
+		"a spinner does not look":     {rules{calls: one, texts: [2]uint8{2, 2}, forever: true, noFirstLook: true}, "waits for ever"},
+		"read before acknowledged":    {rules{calls: one, texts: [2]uint8{2, 2}, readFirst: true}, "waits for ever"},
+		"a more counted late":         {rules{calls: one, texts: [2]uint8{1, 1}, moreLate: true}, "waits for ever"},
+		"left awake, then counted":    {rules{calls: one, texts: [2]uint8{1, 1}, cancel: true, abandonAwake: true}, "lost"},
 	} {
 		if wrong := explore(t, c.rules); wrong == "" || !strings.Contains(wrong, c.want) {
 			t.Errorf("%s: not found, but: %s", name, wrong)

@@ -7,6 +7,10 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		th.at = at
 		add(w)
 	}
+	spin, news := callSpinFirst, callNews
+	if e.texts[slot] == 0 { // calls that are not prompts do without these steps
+		spin, news = callSpin, callRelease
+	}
 	switch th.at {
 	case callClaim:
 		switch {
@@ -42,10 +46,17 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		}
 		e.touch(&w, "publish")
 		w.call[slot], w.submitted[slot] = pending, true
+		w.streams[slot] = stream{}
 		if th.reaper {
-			goTo(callSpin)
+			goTo(spin)
 		} else {
 			goTo(callCount)
+		}
+	case callSpinFirst:
+		if w.news(slot) && !e.noFirstLook {
+			goTo(callSpun)
+		} else {
+			goTo(callSpin)
 		}
 	case callSpin:
 		if w.ringed > 0 {
@@ -58,8 +69,8 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 			goTo(callCount) // the budget or the context ended
 		}
 	case callSpun:
-		if w.call[slot] == done {
-			th.leaveThen = callRelease
+		if w.news(slot) {
+			th.leaveThen = news
 			goTo(leaveStore)
 		} else {
 			goTo(callSpin)
@@ -74,17 +85,25 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 	case callSleep:
 		if th.asleep = w.call[slot] == pending; th.asleep {
 			w.call[slot] = sleeping
-			switch {
-			case e.abandonEarly && th.reaper && e.cancel:
-				goTo(callAbandon)
-				fallthrough
-			case th.reaper:
-				goTo(callReap)
-			default:
-				th.take, th.failed = callReap, callLeft
-				goTo(takeLoad)
+			if e.texts[slot] > 0 {
+				goTo(callRecheck)
+			} else {
+				e.asleep(w, t, add)
 			}
 		} else {
+			goTo(callUncount)
+		}
+	case callRecheck:
+		if w.streams[slot].mores != w.streams[slot].seen && !e.noRecheck {
+			goTo(callUnsleep)
+		} else {
+			e.asleep(w, t, add)
+		}
+	case callUnsleep:
+		if th.asleep = w.call[slot] != sleeping; th.asleep {
+			e.asleep(w, t, add)
+		} else {
+			w.call[slot] = pending
 			goTo(callUncount)
 		}
 	case callUncount:
@@ -109,20 +128,20 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		if th.asleep {
 			goTo(callWait)
 		} else {
-			goTo(callRelease)
+			goTo(news)
 		}
 	case callWait:
 		if w.token[slot] > 0 {
 			next := w
 			next.token[slot]--
-			next.threads[t].at = callRelease
+			next.threads[t].at = news
 			add(next)
 		}
 		if e.cancel {
 			goTo(callAbandon)
 		}
 	case callAbandon:
-		if w.call[slot] == done {
+		if w.call[slot] != sleeping {
 			goTo(callDrain)
 			return
 		}
@@ -139,8 +158,70 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 	case callDrain:
 		if w.token[slot] > 0 {
 			w.token[slot]--
-			goTo(callRelease)
+			goTo(news)
 		}
+	case callNews: // Stream.Next after it has waited; a Call is always done here
+		s := &w.streams[slot]
+		switch {
+		case w.call[slot] == done:
+			goTo(callRelease)
+		case e.readFirst:
+			s.seen, s.read = s.mores, s.text
+			goTo(callAcknowledge)
+		default:
+			s.seen = s.mores
+			goTo(callAcknowledge)
+		}
+	case callAcknowledge:
+		e.touch(&w, "acknowledge")
+		w.streams[slot].acknowledged = w.streams[slot].seen
+		goTo(callRead)
+	case callRead:
+		e.touch(&w, "read")
+		if !e.readFirst {
+			w.streams[slot].read = w.streams[slot].text
+		}
+		goTo(callAgain)
+	case callAgain:
+		th.reaper, th.asleep = false, false
+		if e.cancel {
+			goTo(callGiveUp)
+		}
+		th.take, th.failed = callPolls, callCount
+		goTo(takeLoad)
+		goTo(callCount)
+	case callPolls: // disarm
+		th.reaper = true
+		w.parked = false
+		goTo(callSpinFirst)
+	case callGiveUp: // Lane.abandon
+		if e.abandonAwake && w.call[slot] == pending {
+			w.call[slot] = abandoned
+			goTo(callGiveLate)
+			return
+		}
+		w.waiters++
+		th.take, th.failed = callGiveReap, callGiveSwap
+		goTo(takeLoad)
+	case callGiveLate: // only with abandonAwake
+		w.waiters++
+		goTo(callClaim)
+	case callGiveReap:
+		th.reapThen = callGiveLeave
+		goTo(reapTake)
+	case callGiveLeave:
+		th.leaveThen = callGiveSwap
+		goTo(leaveStore)
+	case callGiveSwap:
+		if w.call[slot] == pending {
+			w.call[slot] = abandoned
+			goTo(callClaim)
+		} else {
+			goTo(callGiveUncount)
+		}
+	case callGiveUncount:
+		w.waiters--
+		goTo(callRelease)
 	case callRelease: // nobody looks at the state between it and the send
 		w.call[slot] = idle
 		e.release(&w, uint8(slot))
@@ -152,6 +233,25 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		} else {
 			goTo(callClaim)
 		}
+	}
+}
+
+// asleep goes on in Lane.sleep, with the call in the state sleeping.
+func (e *explorer) asleep(w world, t int, add func(world)) {
+	th := &w.threads[t]
+	goTo := func(at pc) {
+		th.at = at
+		add(w)
+	}
+	switch {
+	case e.abandonEarly && th.reaper && e.cancel:
+		goTo(callAbandon)
+		fallthrough
+	case th.reaper:
+		goTo(callReap)
+	default:
+		th.take, th.failed = callReap, callLeft
+		goTo(takeLoad)
 	}
 }
 
@@ -219,12 +319,22 @@ func (e *explorer) stepServer(w world, t int, add func(world)) {
 			return // dead, or hung up on
 		}
 		for slot := range w.submitted {
-			if w.submitted[slot] {
+			if !w.submitted[slot] {
+				continue
+			}
+			s := &w.streams[slot]
+			left := w.call[slot] == abandoned
+			if left || s.text == e.texts[slot] && s.read == s.text {
 				next := w
 				next.submitted[slot] = false
 				next.ring[next.ringed] = uint8(slot)
 				next.ringed++
 				next.threads[t].at = serverSwap
+				add(next)
+			} else if s.text == s.read { // P1
+				next := w
+				next.streams[slot].text++
+				next.threads[t].at, next.threads[t].got = serverMore, uint8(slot)
 				add(next)
 			}
 		}
@@ -232,6 +342,16 @@ func (e *explorer) stepServer(w world, t int, add func(world)) {
 			w.eof = true
 			add(w)
 		}
+	case serverMore: // P3
+		s := &w.streams[th.got]
+		if s.acknowledged != s.published {
+			goTo(serverNext)
+			return
+		}
+		s.published++
+		w.ring[w.ringed] = th.got | ringMore
+		w.ringed++
+		goTo(serverSwap)
 	case serverSwap: // the load before it only saves the swap
 		rang := w.parked
 		w.parked = false

@@ -11,9 +11,10 @@ type world struct {
 	free      [2]bool
 	submitted [2]bool
 	left      [2]uint8 // calls that a caller still makes
-	ring      [2]uint8 // completions: slots in order, of which there are ringed
+	ring      [4]uint8 // completions: slots in order, with ringMore the "more", of which there are ringed
 	ringed    uint8
 	taken     uint8 // completions that were reaped
+	streams   [2]stream
 	waiters   int8
 	collected uint8
 	role      bool
@@ -25,6 +26,12 @@ type world struct {
 	ended     bool
 	unmapped  bool
 }
+
+// stream is what a prompt in a slot needs besides: texts that the server has said, and so on to the caller.
+type stream struct{ text, published, mores, seen, acknowledged, read uint8 }
+
+// ringMore marks a "more" in the ring.
+const ringMore = 2
 
 // thread is one thread's program counter and locals.
 type thread struct {
@@ -40,10 +47,13 @@ const (
 	callAdmit
 	callDisarm
 	callPublish
+	callSpinFirst
 	callSpin
 	callSpun
 	callCount
 	callSleep
+	callRecheck
+	callUnsleep
 	callUncount
 	callReap
 	callLeave
@@ -51,6 +61,17 @@ const (
 	callWait
 	callAbandon
 	callDrain
+	callNews
+	callAcknowledge
+	callRead
+	callAgain
+	callPolls
+	callGiveUp
+	callGiveLate // only with abandonAwake
+	callGiveReap
+	callGiveLeave
+	callGiveSwap
+	callGiveUncount
 	callEnded
 	callRelease
 	callOver
@@ -69,6 +90,7 @@ const (
 	endOver
 
 	serverNext
+	serverMore
 	serverSwap
 	serverRing
 
@@ -83,6 +105,9 @@ const (
 	leaveArmed // only with armFirst
 
 	reapTake
+	reapMore
+	reapMoreSwap
+	reapMoreLate // only with moreLate
 	reapSwap
 	reapSleeper
 	reapToken
@@ -93,13 +118,15 @@ const (
 )
 
 func (p pc) String() string {
-	return strings.Fields(`callClaim callAdmit callDisarm callPublish callSpin callSpun callCount callSleep callUncount callReap callLeave callLeft callWait callAbandon callDrain callEnded callRelease callOver
+	return strings.Fields(`callClaim callAdmit callDisarm callPublish callSpinFirst callSpin callSpun callCount callSleep callRecheck callUnsleep callUncount
+		callReap callLeave callLeft callWait callAbandon callDrain callNews callAcknowledge callRead callAgain callPolls
+		callGiveUp callGiveLate callGiveReap callGiveLeave callGiveSwap callGiveUncount callEnded callRelease callOver
 		bellRead bellReap bellLeave
 		endHasten endRole endSeal endStore endFail0 endFail1 endBury endOver
-		serverNext serverSwap serverRing
+		serverNext serverMore serverSwap serverRing
 		takeLoad takeSwap
 		leaveStore leaveCount leaveArm leavePeek leaveDisarm leaveArmed
-		reapTake reapSwap reapSleeper reapToken reapAbandoned reapFree
+		reapTake reapMore reapMoreSwap reapMoreLate reapSwap reapSleeper reapToken reapAbandoned reapFree
 		bury`)[p]
 }
 
@@ -110,6 +137,7 @@ type rules struct {
 	die     bool     // the server may die at any time
 	close   bool     // the client may be closed at any time
 	forever bool     // spinners give up only when they must
+	texts   [2]uint8 // of each caller's calls that are prompts: texts that the server says, each once the one before was read
 
 	noCount      bool // leaveRole does not look at waiters after letting go
 	noLastLook   bool // leaveRole does not look at the ring after arming
@@ -118,4 +146,9 @@ type rules struct {
 	abandonEarly bool // an abandoner lets go of its slot before the role
 	noSeal       bool // End does not stop submissions
 	uncounted    bool // an abandoned call does not count as a waiter
+	noRecheck    bool // a sleeper does not look for a "more" that was reaped before
+	noFirstLook  bool // nor does a spinner
+	readFirst    bool // the text is read before it is acknowledged
+	moreLate     bool // the reaper counts a "more" after its look for a sleeper
+	abandonAwake bool // one who is awake abandons its call before it counts itself
 }

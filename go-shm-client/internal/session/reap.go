@@ -99,6 +99,8 @@ func checkCompletion(lane layout.Lane, c layout.Completion) error {
 		return fault.Violated("status", "completion with status %d", c.Status)
 	case c.Length > lane.ReplyBytes:
 		return fault.Violated("length", "reply of %d bytes, %d fit", c.Length, lane.ReplyBytes)
+	case lane.Kind == layout.LaneKindPrompt && c.Label > c.Length:
+		return fault.Violated("length", "%d bytes of text in a reply of %d", c.Label, c.Length)
 	}
 	return nil
 }
@@ -115,9 +117,25 @@ func (l *Lane) deliver(c layout.Completion) error {
 	if c.RequestID != call.requestID {
 		return fault.Violated("request_id", "completion of request %d in slot %d, which holds request %d", c.RequestID, c.Slot, call.requestID)
 	}
+	if c.Status == layout.StatusMore {
+		if !call.streaming {
+			return fault.Violated("status", "there is more of slot %d, which holds no prompt", c.Slot)
+		}
+		l.more(call)
+		return nil
+	}
 	call.result = c
 	l.finish(c.Slot)
 	return nil
+}
+
+// more tells a call in flight that there is more text; see the states in call.go.
+func (l *Lane) more(c *call) {
+	c.mores.Add(1) // before the look whether its owner sleeps
+	if c.state.CompareAndSwap(sleeping, pending) {
+		l.waiters.Add(-1)
+		c.wake <- struct{}{}
+	}
 }
 
 // finish moves a call in flight to done; see the states in call.go.

@@ -15,7 +15,7 @@ import (
 
 // Session is a lane on a mapping, and the goroutine at its doorbell.
 type Session struct {
-	*Lane    // of images
+	*Lane
 	Metadata doorbell.Metadata
 	Epoch    uint64
 
@@ -24,14 +24,14 @@ type Session struct {
 	done  chan struct{}
 }
 
-// Dial opens a session with the server at path. slots 0 is the server's default.
-func Dial(ctx context.Context, path string, slots uint32, spin time.Duration, counters *Counters) (*Session, error) {
-	bell, welcome, fd, err := doorbell.Dial(ctx, path, layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: slots})
+// Dial opens a session of one lane with the server at path.
+func Dial(ctx context.Context, path string, lane layout.LaneRequest, spin time.Duration, counters *Counters) (*Session, error) {
+	bell, welcome, fd, err := doorbell.Dial(ctx, path, lane)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{Metadata: welcome.Metadata, Epoch: welcome.Epoch, bell: bell, done: make(chan struct{})}
-	err = s.open(welcome, fd, spin, counters)
+	err = s.open(welcome, fd, lane.Kind, spin, counters)
 	syscall.Close(fd) // the mapping outlives it
 	if err != nil {
 		bell.Close()
@@ -41,28 +41,28 @@ func Dial(ctx context.Context, path string, slots uint32, spin time.Duration, co
 	return s, nil
 }
 
-func (s *Session) open(welcome doorbell.Welcome, fd int, spin time.Duration, counters *Counters) error {
+func (s *Session) open(welcome doorbell.Welcome, fd int, kind uint32, spin time.Duration, counters *Counters) error {
 	memory, err := segment.Map(fd, welcome.SegmentBytes)
 	if err != nil {
 		return err
 	}
 	unmap := func() { _ = segment.Unmap(memory) } // fails only for memory that is not mapped
-	if s.Lane, err = openLane(memory, welcome, spin, Hooks{s.bell.Ring, s.brokenBy, unmap}, counters); err != nil {
+	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell.Ring, s.brokenBy, unmap}, counters); err != nil {
 		unmap()
 	}
 	return err
 }
 
-func openLane(memory []byte, welcome doorbell.Welcome, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
 	geometry, err := segment.Check(memory, welcome.SegmentBytes, welcome.Epoch)
 	if err != nil {
 		return nil, err
 	}
-	areas, lane, err := geometry.Slice(memory, layout.LaneKindImage)
+	areas, lane, err := geometry.Slice(memory, kind)
 	if err != nil {
 		return nil, err
 	}
-	if classes := len(welcome.Metadata.Classes); uint64(classes)*4 > uint64(lane.ReplyBytes) {
+	if classes := len(welcome.Metadata.Classes); kind == layout.LaneKindImage && uint64(classes)*4 > uint64(lane.ReplyBytes) {
 		return nil, fault.Violated("geometry", "scores of %d classes do not fit a reply of %d bytes", classes, lane.ReplyBytes)
 	}
 	return NewLane(memory, areas, lane, spin, hooks, counters)

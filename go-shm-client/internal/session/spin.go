@@ -73,9 +73,12 @@ func (s *spinner) slept(began int64) {
 	}
 }
 
-// spin polls until the slot's call is done (true), or it is time to sleep. The caller holds the role.
+// spin polls until there is news of the slot's call (true), or it is time to sleep. The caller holds the role.
 func (l *Lane) spin(ctx context.Context, slot uint32, began, budget int64) bool {
 	c := &l.calls[slot]
+	if c.news() { // a "more" that was reaped before we had the role; from now on nobody but us reaps
+		return true
+	}
 	limit := int64(math.MaxInt64)
 	if budget < limit-began {
 		limit = began + budget
@@ -84,7 +87,7 @@ func (l *Lane) spin(ctx context.Context, slot uint32, began, budget int64) bool 
 	for polls := 1; ; polls++ {
 		if !l.completions.Empty() {
 			l.reap()
-			if c.state.Load() == done {
+			if c.news() {
 				l.counters.spinHits.Add(1)
 				l.spinner.hit()
 				return true

@@ -39,10 +39,14 @@ func (l *Lane) enqueue(slot uint32, s layout.Submission) error {
 	}
 	c := &l.calls[slot]
 	s.RequestID = l.submissions.Tail() // never twice in a session
-	s.Slot, s.Length = slot, l.geometry.SlotBytes
+	s.Slot = slot
 	var encoded [layout.EntryBytes]byte
 	s.Encode(encoded[:])
-	c.requestID = s.RequestID
+	c.requestID, c.streaming, c.taken = s.RequestID, s.Op == layout.OpPrompt, 0
+	c.mores.Store(0)
+	if c.streaming {
+		l.streams[slot].reset()
+	}
 	c.state.Store(pending) // before the server can answer; with requestID, for the reaper's load
 	l.submissions.Publish(&encoded)
 	return nil

@@ -1,0 +1,60 @@
+package fakeserver
+
+import (
+	"sync/atomic"
+
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
+)
+
+// stream is the server's side of a slot's prompt.
+type stream struct {
+	acknowledged, cancel, length *atomic.Uint32
+	text, mores                  uint32
+}
+
+func (s *Server) openStreams() {
+	s.streams = make([]stream, s.lane.SlotCount)
+	for i := range s.streams {
+		control := int(s.lane.ControlsOffset) + i*layout.ControlBytes
+		progress := int(s.lane.ProgressOffset) + i*layout.ProgressBytes
+		s.streams[i] = stream{
+			acknowledged: must(machine.Word32(s.memory, control+layout.ControlAcknowledgedAt)),
+			cancel:       must(machine.Word32(s.memory, control+layout.ControlCancelAt)),
+			length:       must(machine.Word32(s.memory, progress+layout.ProgressLengthAt)),
+		}
+	}
+}
+
+func (s *Server) begin(got layout.Submission) {
+	stream := &s.streams[got.Slot]
+	if stream.acknowledged.Load() != 0 { // cancelled it may be by now
+		panic("a prompt is submitted with what was acknowledged of the last one")
+	}
+	stream.text, stream.mores = 0, 0
+	stream.length.Store(0)
+}
+
+// Append lets the client have more text: P1 to P3 of layout.md.
+func (s *Server) Append(got layout.Submission, text string) {
+	stream := &s.streams[got.Slot]
+	stream.text += uint32(copy(s.Reply(got.Slot)[stream.text:], text))
+	stream.length.Store(stream.text)
+	if stream.acknowledged.Load() == stream.mores {
+		stream.mores++
+		s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore, Length: stream.text, Label: stream.text})
+	}
+}
+
+// Length is the word that Append grows, for servers that lie.
+func (s *Server) Length(slot uint32) *atomic.Uint32 { return s.streams[slot].length }
+
+// Cancelled is whether the client wants no more.
+func (s *Server) Cancelled(got layout.Submission) bool { return s.streams[got.Slot].cancel.Load() != 0 }
+
+// Finish completes a prompt: the text so far, and message behind it.
+func (s *Server) Finish(got layout.Submission, status uint16, message string) {
+	text := s.streams[got.Slot].text
+	length := text + uint32(copy(s.Reply(got.Slot)[text:], message))
+	s.Answer(got, layout.Completion{Status: status, Length: length, Label: text, Batch: 1})
+}

@@ -1,0 +1,182 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
+	"go-shm-client/internal/segment"
+)
+
+// streamWords are the words of a slot's control and progress.
+type streamWords struct{ acknowledged, cancel, length *atomic.Uint32 }
+
+func openStreamWords(areas segment.Areas) ([]streamWords, error) {
+	words := make([]streamWords, len(areas.Controls)/layout.ControlBytes)
+	for i := range words {
+		for _, word := range []struct {
+			area   []byte
+			offset int
+			target **atomic.Uint32
+		}{
+			{areas.Controls, i*layout.ControlBytes + layout.ControlAcknowledgedAt, &words[i].acknowledged},
+			{areas.Controls, i*layout.ControlBytes + layout.ControlCancelAt, &words[i].cancel},
+			{areas.Progress, i*layout.ProgressBytes + layout.ProgressLengthAt, &words[i].length},
+		} {
+			var err error
+			if *word.target, err = machine.Word32(word.area, word.offset); err != nil {
+				return nil, fault.Violated("geometry", "stream words of slot %d: %v", i, err)
+			}
+		}
+	}
+	return words, nil
+}
+
+// reset is before the submission is published, whose turn releases it.
+func (w streamWords) reset() {
+	w.acknowledged.Store(0)
+	w.cancel.Store(0)
+}
+
+// Stream is a prompt in flight. One goroutine uses it.
+//
+//	stream, err := lane.Prompt(ctx, slot, submission)  // on an error the slot is still the caller's
+//	for {
+//		text, final, err := stream.Next(ctx)           // the slot is the caller's while stream.Owned()
+//		if err != nil || final != nil { break }
+//	}
+//	if stream.Close() { lane.Release(slot) }
+type Stream struct {
+	lane  *Lane
+	slot  uint32
+	read  uint32 // bytes of text that Next has returned
+	first *wait  // of the first Next: begun before the submission
+	over  bool   // the final completion has come
+	owned bool
+}
+
+// Prompt submits the s.Length bytes of text in an owned slot.
+func (l *Lane) Prompt(ctx context.Context, slot uint32, s layout.Submission) (*Stream, error) {
+	s.Op = layout.OpPrompt
+	w, err := l.start(ctx, slot, s)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{lane: l, slot: slot, first: &w, owned: true}, nil
+}
+
+// Next waits for text, whole characters, that has not been returned yet. final is not nil with the last of it, which may be
+// empty; it says how the prompt ended. On an error nothing more comes.
+func (s *Stream) Next(ctx context.Context) (text string, final *layout.Completion, err error) {
+	l, c := s.lane, &s.lane.calls[s.slot]
+	for {
+		if ctx.Err() != nil && !c.news() {
+			s.leave()
+			return "", nil, fault.Context(ctx)
+		}
+		if !l.await(ctx, s.slot, s.wait()) {
+			s.owned = false
+			return "", nil, fault.Context(ctx)
+		}
+		if c.state.Load() == done {
+			s.over = true
+			if c.failed {
+				return "", nil, l.failure
+			}
+			text, err = s.take(c.result.Label)
+			return text, &c.result, err
+		}
+		// C1, C2, C3 of layout.md. A store of sync/atomic is sequentially consistent, and so is the load after it: no
+		// fence stands between. Forbidden: the server's load of acknowledged (P3) misses our store, so that it
+		// publishes no "more", and our load of length misses its store (P1): we would sleep on text that is there.
+		c.taken = c.mores.Load()
+		l.streams[s.slot].acknowledged.Store(c.taken)
+		if text, err = s.take(l.streams[s.slot].length.Load()); text != "" || err != nil {
+			return text, nil, err
+		}
+	}
+}
+
+// wait is the one that began with the submission, then one for each Next.
+func (s *Stream) wait() wait {
+	if s.first == nil {
+		return s.lane.newWait()
+	}
+	w := *s.first
+	s.first = nil
+	return w
+}
+
+// take copies the text up to length, which the server wrote, out of the reply. A server that breaks a rule of layout.md
+// ends the session.
+func (s *Stream) take(length uint32) (string, error) {
+	room := s.lane.geometry.ReplyBytes - layout.MessageBytes
+	var err error
+	if length < s.read || length > room {
+		err = fault.Violated("length", "slot %d has %d bytes of text after %d; %d fit", s.slot, length, s.read, room)
+	} else {
+		text := string(s.lane.Reply(s.slot)[s.read:length])
+		if utf8.ValidString(text) {
+			s.read = length
+			return text, nil
+		}
+		err = fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
+	}
+	s.lane.hooks.Broken(err)
+	return "", fmt.Errorf("%w: %w", fault.ServerGone, err)
+}
+
+// Message is what the server said of an error, behind the text. Valid after a final completion, while the slot is owned.
+func (s *Stream) Message(final *layout.Completion) string {
+	return string(s.lane.Reply(s.slot)[final.Label:final.Length])
+}
+
+// Close gives the prompt up unless it is over, and says whether the slot is the caller's to release.
+func (s *Stream) Close() (owned bool) {
+	if s.owned && !s.over {
+		s.leave()
+	}
+	return s.owned
+}
+
+// leave gives the call up while its owner is awake.
+func (s *Stream) leave() {
+	l := s.lane
+	if s.first != nil { // nobody has waited yet
+		if w := s.wait(); w.reaper {
+			l.leaveRole()
+		}
+	}
+	if s.owned = l.abandon(s.slot); s.owned {
+		s.over = true
+	}
+}
+
+// abandon gives up a call in flight that nobody waits for; true: it is done, and the slot stays the caller's.
+func (l *Lane) abandon(slot uint32) (owned bool) {
+	c := &l.calls[slot]
+	l.cancel(slot)
+	// As one who goes to sleep: counted before the try for the role, which is left while the slot is still ours and
+	// keeps the memory mapped; see reap.go.
+	l.waiters.Add(1)
+	if l.takeRole() {
+		l.reap()
+		l.leaveRole()
+	}
+	if c.state.CompareAndSwap(pending, abandoned) {
+		return false // still counted in waiters, so that its completion is reaped
+	}
+	l.waiters.Add(-1)
+	return true
+}
+
+// cancel asks the server to stop after the current token. The slot is owned.
+func (l *Lane) cancel(slot uint32) {
+	if l.calls[slot].streaming {
+		l.streams[slot].cancel.Store(1)
+	}
+}
