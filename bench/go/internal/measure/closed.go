@@ -56,12 +56,10 @@ func (r Run) Closed(ctx context.Context, calls int, lasting time.Duration) Resul
 	if calls != 0 { // no shared counter where none is needed
 		share = func() bool { return made.Add(1) <= limit }
 	}
-	recorders := make([]*recorder, r.Callers)
+	recorders := newRecorders(r.Callers)
 	var all sync.WaitGroup
 	start := time.Now()
-	for caller := range r.Callers {
-		mine := newRecorder()
-		recorders[caller] = mine
+	for caller, mine := range recorders {
 		all.Add(1)
 		go func() {
 			defer all.Done()

@@ -17,7 +17,7 @@ const grace = time.Second
 func (r Run) Open(ctx context.Context, rate float64, lasting time.Duration) Result {
 	schedule := pace.Schedule{Rate: rate, Lasting: lasting}
 	due := make(chan time.Duration, schedule.Calls()) // has room for all: the sender never waits for a caller
-	recorders := make([]*recorder, r.Callers)
+	recorders := newRecorders(r.Callers)
 	lateness := newHistogram()
 	var inTime atomic.Int64
 	var stopped atomic.Bool
@@ -26,9 +26,7 @@ func (r Run) Open(ctx context.Context, rate float64, lasting time.Duration) Resu
 	defer cancel()
 
 	start := time.Now()
-	for caller := range r.Callers {
-		mine := newRecorder()
-		recorders[caller] = mine
+	for caller, mine := range recorders {
 		all.Add(1)
 		go func() {
 			defer all.Done()
