@@ -50,9 +50,16 @@ _CLAIMS: list[tuple[str, str, float, bool, Callable[[_Rows], float]]] = [
     ("classify", "classify, p50: what shm spinning adds, us", 3, False, lambda r: r.value("shm-spin", "added_us")),
     (
         "limit",
-        "64 goroutines: images/s of shm / of the engine with the same batches",
+        "64 goroutines, of the engine's images/s: shm spinning",
         0.9,
         True,
-        lambda r: max(r.value("shm-spin", "of_limit"), r.value("shm-default", "of_limit")),
+        lambda r: r.value("shm-spin", "of_limit"),
+    ),
+    (
+        "limit",
+        "64 goroutines, of the engine's images/s: as it comes",
+        0.9,
+        True,
+        lambda r: r.value("shm-default", "of_limit"),
     ),
 ]

@@ -41,8 +41,7 @@ def front(results: dict[str, Any]) -> str:
         parts += [f"**{section.TITLE}**", section.table(results["sections"][name])]
         if name == FRONT[0]:
             parts.append(f"![{section.TITLE}]({RESULTS}/{name}.png)")
-    more = f"[bench/README.md](bench/README.md) has every figure, [RESULTS.md]({RESULTS}/RESULTS.md) every number."
-    return "\n\n".join([*parts, report.machine(results), more])
+    return "\n\n".join([*parts, report.machine(results), f"[RESULTS.md]({RESULTS}/RESULTS.md) has every number."])
 
 
 def shown(results: dict[str, Any]) -> str:

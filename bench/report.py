@@ -29,7 +29,7 @@ def figures(results: dict[str, Any], folder: str) -> str:
         section = SECTIONS[name]
         parts += [
             f"### {section.TITLE}",
-            f"**{section.QUESTION}** {section.HOW} Alone: `python -m bench.run --only {name}`.",
+            f"**{section.QUESTION}** {section.HOW} Alone: `.venv/bin/python -m bench.run --only {name}`.",
             f"![{section.TITLE}]({folder}/{name}.png)",
         ]
     return "\n\n".join(parts)

@@ -25,7 +25,6 @@ from shm_server.models import ENGINES
 
 from . import load, machine, pictures, report
 from .bench import Bench
-from .checks import checks
 from .floor import Floor
 from .plan import FULL, QUICK, Plan
 from .rounds import Progress
@@ -99,7 +98,6 @@ def measure(args: argparse.Namespace, plan: Plan, names: list[str], head: dict[s
 
 def write(results: dict[str, Any], output: Path) -> int:
     """The files, and the short form on stdout. 1 when a call failed or an answer was wrong."""
-    results["checks"] = checks(results)
     temporary = output / "results.json.tmp"
     temporary.write_text(json.dumps(results).replace('{"key": ', '\n{"key": ') + "\n")  # a line for each row
     os.replace(temporary, output / "results.json")

@@ -7,9 +7,11 @@ from typing import Any
 
 
 def grid(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    head = list(head)
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in [head, rule, *rows])
+    """A table, without the columns that have nothing in them."""
+    lines = [[str(cell) for cell in row] for row in [head, *rows]]
+    filled = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])]
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
+    return "\n".join("| " + " | ".join(line[i] for i in filled) + " |" for line in lines)
 
 
 def number(value: float | None) -> str:
