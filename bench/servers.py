@@ -144,7 +144,7 @@ class Fleet:
         if name == "grpc":
             command = [*python, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
-        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
+        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm, "--generator", "none"]
         addresses = {"shm": shm}
         if name == "default":
             port = free_port()
