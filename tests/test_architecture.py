@@ -19,6 +19,7 @@ ALLOWED = {
     "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "segment"},
     "control": {"dispatch", "doorbell", "layout", "session"},
     "server": {"control", "image_lane", "listener", "models"},
+    "generators": {"models"},
     "metrics": {"server"},
     "models": set(),
     "train": {"models"},
