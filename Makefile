@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-python test-go bench bench-quick bench-publish bench-latency layout clean
+.PHONY: help demo test lint test-python test-go bench bench-quick bench-publish layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -40,8 +40,8 @@ endif
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made constraints.txt $(C_SOURCES)
-	@echo "== the server and TensorFlow (about 600 MB, a minute or two the first time)"
-	$(PIP_INSTALL) -e '.[tensorflow]'
+	@echo "== the server, TensorFlow and Gemma on JAX (about 1 GB, two or three minutes the first time)"
+	$(PIP_INSTALL) -e '.[tensorflow,gemma]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
@@ -82,9 +82,6 @@ test-go: $(VENV)/.test
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...
 	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...
 	cd bench/go && $(GO) test -count=1 ./...
-
-bench-latency: $(VENV)/.demo $(CLIENT)
-	$(PY) bench/latency.py --readme
 
 bench: $(VENV)/.bench
 	GO=$(GO) $(PY) -m bench.run

@@ -7,6 +7,7 @@ import (
 	"image"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	_ "image/jpeg"
@@ -88,6 +89,31 @@ func ExampleClient_TryClassify() {
 		fmt.Println(err)
 	default:
 		fmt.Println(result.Label, result.Scores)
+	}
+}
+
+// A reply that is shown as it is generated, and cut off after three lines.
+func ExampleClient_Stream() {
+	client, err := shm.Dial(context.Background(), "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	lines := 0
+	for piece, err := range client.Stream(ctx, "KING HENRY. Now, by my sword,", shm.SamplingSteps(200), shm.Seed(1)) {
+		switch {
+		case errors.Is(err, shm.ErrRateLimited):
+			fmt.Println("the endpoint asks for patience")
+		case err != nil:
+			fmt.Println(err)
+		}
+		fmt.Print(piece)
+		if lines += strings.Count(piece, "\n"); lines >= 3 {
+			break // the server stops generating
+		}
 	}
 }
 

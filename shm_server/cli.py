@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from types import ModuleType
 
-from . import __version__, layout, listener, models, server, train, uds
+from . import __version__, generators, layout, listener, models, server, train, uds
+from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, buckets
 from .serialized import Serialized
 
@@ -63,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--engine", choices=(*models.ENGINES, "none"), default="tensorflow", help="what runs the model; none: echo only"
     )
-    add("--model", metavar="FILE", help="a .keras file; without it the bundled CIFAR-10 network")
-    add("--model-threads", type=positive, default=1, metavar="N", help="threads that the model may use")
+    add("--model", metavar="FILE", help="a .keras file; without it the bundled CIFAR-10 network. "
+        "With --generator openai the endpoint's name for its model")  # fmt: skip
+    add("--model-threads", type=positive, default=1, metavar="N", help="threads that each model may use")
     add(
         "--max-batch",
         type=power_of_two,
@@ -83,6 +86,19 @@ def parser() -> argparse.ArgumentParser:
     add("--http", nargs="?", type=port, const=HTTP_PORT, metavar="PORT",
         help=f"serve HTTP + JSON too, on 127.0.0.1:PORT or {HTTP_PORT}")  # fmt: skip
     add("--metrics", type=port, metavar="PORT", help="Prometheus metrics on 127.0.0.1:PORT")
+
+    add = serve.add_argument_group("prompts", "What answers prompts, in a process of its own.").add_argument
+    add("--generator", choices=(*generators.ENGINES, "none"),
+        help="by default the bundled tiny model, but none with --engine none")  # fmt: skip
+    add("--prompt-spin", type=spin, default=server.DEFAULT_SPIN_US, metavar="US", help="as --spin, of that process")
+    add("--checkpoint", metavar="DIR", help="gemma: Orbax checkpoint; else $MODEL_CHECKPOINT")
+    add("--tokenizer", metavar="FILE", help="gemma: its SentencePiece model; else $MODEL_TOKENIZER")
+    add("--architecture", metavar="NAME", help="gemma: such as gemma3-1b; else what the checkpoint's shapes say")
+    add("--chat", action="store_true", help="gemma: wrap prompts in the template of instruction-tuned checkpoints")
+    add("--context", type=positive, metavar="TOKENS", help="gemma, tiny: prompt and reply together; else 1024")
+    add("--base-url", metavar="URL", help="openai: the endpoint, such as http://127.0.0.1:11434/v1; "
+        "else $OPENAI_BASE_URL. The key is $OPENAI_API_KEY")  # fmt: skip
+    add("--timeout", type=float, metavar="SECONDS", help="openai: longest silence of the endpoint")
     serve.set_defaults(run=run_serve)
 
     trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=show)
@@ -91,16 +107,73 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def model_file(args: argparse.Namespace) -> str | None:
+    """What --model says about the classifier."""
+    return None if args.generator == "openai" else args.model
+
+
 def load(args: argparse.Namespace) -> models.Classifier | None:
     """The classifier that the flags ask for, warm."""
     if args.engine == "none":
         return None
     begun = time.perf_counter()
-    log.info("loading %s with %s", args.model or "the bundled model", args.engine)
-    classifier = models.load_classifier(args.engine, args.model, threads=args.model_threads)
+    log.info("loading %s with %s", model_file(args) or "the bundled model", args.engine)
+    classifier = models.load_classifier(args.engine, model_file(args), threads=args.model_threads)
     models.warm_up(classifier, buckets(args.max_batch))
     log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
     return classifier
+
+
+# The flags that are an engine's own, by the names of its options.
+GENERATOR_FLAGS = {
+    "tiny": ("context",),
+    "gemma": ("checkpoint", "tokenizer", "architecture", "chat", "context"),
+    "openai": ("base_url", "model", "timeout"),
+}
+
+
+def generator_options(args: argparse.Namespace) -> dict[str, object] | None:
+    """Arguments of `load_generator`; None for no prompt lane. ValueError for a flag that the engine does not have."""
+    engine = args.generator or ("none" if args.engine == "none" else "tiny")
+    ours = GENERATOR_FLAGS.get(engine, ())
+    for name in {name for names in GENERATOR_FLAGS.values() for name in names} - {"model", *ours}:
+        if getattr(args, name):
+            raise ValueError(f"--{name.replace('_', '-')} is not for --generator {engine}")
+    if engine == "none":
+        return None
+    options = {name: getattr(args, name) for name in ours if getattr(args, name)}
+    if engine != "openai":
+        options["threads"] = args.model_threads
+    return {"engine": engine} | options
+
+
+@contextlib.contextmanager
+def generator(args: argparse.Namespace) -> Iterator[GeneratorProcess | None]:
+    """The process of the generator that the flags ask for, which loads; `wait_ready` before it is used."""
+    options = generator_options(args)
+    if options is None:
+        yield None
+        return
+    process = GeneratorProcess(
+        options, spin_us=args.prompt_spin, max_sessions=args.max_sessions, allow_other_users=args.allow_other_users
+    )
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def ready(process: GeneratorProcess | None, args: argparse.Namespace) -> GeneratorProcess | None:
+    """The process once it has its model. Should the default one have none, that is said, and there are no prompts."""
+    try:
+        if process:
+            process.wait_ready()
+    except models.ModelError as error:
+        if args.generator:
+            raise
+        log.warning("no prompts: %s", error)
+        return None
+    return process
 
 
 def optional(name: str) -> ModuleType:
@@ -114,8 +187,9 @@ def optional(name: str) -> ModuleType:
 def run_serve(args: argparse.Namespace) -> int:
     if args.cpu is not None and args.cpu not in os.sched_getaffinity(0):
         raise ValueError(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
-    if args.engine == "none" and args.model:
+    if args.engine == "none" and model_file(args):
         raise ValueError("--engine none takes no --model")
+    generator_options(args)
     if args.slots > layout.MAX_SLOTS:
         raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {args.slots}")
     with contextlib.ExitStack() as stack:
@@ -128,7 +202,9 @@ def run_serve(args: argparse.Namespace) -> int:
         web = optional("http").bind(args.http) if args.http else None
         if args.metrics:
             optional("metrics")
+        loading = stack.enter_context(generator(args))  # meanwhile
         classifier = load(args)
+        prompts = ready(loading, args)
         if classifier and (packets or web):
             classifier = Serialized(classifier)
         serving = server.Server(
@@ -140,9 +216,10 @@ def run_serve(args: argparse.Namespace) -> int:
             max_sessions=args.max_sessions,
             allow_other_users=args.allow_other_users,
             cpu=args.cpu,
+            generator=prompts,
         )
         others = [uds.Server(classifier, packets)] if packets else []
-        others += [optional("http").Server(classifier, web, on_failure=serving.stop)] if web else []
+        others += [optional("http").Server(classifier, web, prompts, on_failure=serving.stop)] if web else []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: serving.stop())
         if args.metrics:

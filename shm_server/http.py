@@ -2,10 +2,16 @@
 
     POST /echo      {"prompt": TEXT}                         -> {"echo_prompt": TEXT}
     POST /classify  a PNG, a JPEG, or 3072 bytes of pixels   -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
+    POST /prompt    {"prompt": TEXT, "sampling_steps": 128}  -> {"response": TEXT}
     GET  /healthz                                            -> {"status": "ok", "model": NAME, "classes": [NAME, ...]}
 
+A prompt may also have "temperature", "top_k" and "seed" (see generators.Sampling). With "stream": true the answer is a
+line of JSON for each piece of text as it is generated, {"response": PIECE}, and a last one, {"done": true} or
+{"error": TEXT}.
+
 Pixels are 1024 bytes red, 1024 green, 1024 blue, each row by row from the top. Every error is {"error": TEXT} with its
-status: 400 malformed, 413 too large, 415 another content type, 500 the model raised, 503 no model.
+status: 400 malformed, 413 too large, 415 another content type, 500 the model raised, 503 no model. The endpoint behind
+a generator: 429 asks for patience, 502 refuses the server's key or breaks off, 503 does not answer, 504 is too slow.
 
 gunicorn's threaded worker runs in a thread of this process. Its master process only forks workers and replaces those
 that die; it has no part in answering a request. Without it the model that is loaded once serves every transport, one
@@ -20,11 +26,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, request
+from flask import Flask, Response, request, stream_with_context
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers import gthread
@@ -36,6 +42,18 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from .generator_process import GeneratorProcess
+from .generators import (
+    Broken,
+    GeneratorError,
+    InvalidRequest,
+    ModelError,
+    RateLimited,
+    Sampling,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+)
 from .images import ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 from .listener import SocketInUse
 from .models import INPUT_SHAPE, Classifier
@@ -51,13 +69,22 @@ MAX_DROPPED_BYTES = 4 * MAX_BODY_BYTES
 THREADS = 8
 # gunicorn's defaults are 2 s and 1000: clients that pause would pay for a new connection each time.
 GUNICORN = {"workers": 1, "threads": THREADS, "keepalive": 75, "worker_connections": 2048, "graceful_timeout": 5}
+STATUSES = {
+    InvalidRequest: 400,
+    RateLimited: 429,
+    Unauthorized: 502,  # it is not the caller's key
+    Broken: 502,
+    Unavailable: 503,
+    TimedOut: 504,
+    ModelError: 500,
+}
 
 
 # -- what is answered
 
 
-def application(classifier: Classifier | None) -> Flask:
-    """The WSGI application. POST /prompt will be one more function in here."""
+def application(classifier: Classifier | None, generator: GeneratorProcess | None = None) -> Flask:
+    """The WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # classes stay in the model's order
 
@@ -68,7 +95,7 @@ def application(classifier: Classifier | None) -> Flask:
 
     @app.post("/echo")
     def echo() -> dict[str, Any]:
-        return {"echo_prompt": field("prompt", str)}
+        return {"echo_prompt": of(fields(), "prompt", str)}
 
     @app.post("/classify")
     def classify() -> dict[str, Any]:
@@ -83,6 +110,22 @@ def application(classifier: Classifier | None) -> Flask:
         best = int(scores.argmax())
         named = dict(zip(classifier.class_names, scores.tolist(), strict=True))
         return {"label": classifier.class_names[best], "score": float(scores[best]), "scores": named}
+
+    @app.post("/prompt")
+    def prompt() -> Any:
+        if generator is None:
+            raise ServiceUnavailable("this server answers no prompts: it was started with --generator none")
+        asked = fields()
+        pieces = generator.generate(of(asked, "prompt", str), sampling_of(asked))
+        if of(asked, "stream", bool, False):
+            first = next(pieces, "")  # what fails before the first piece has a status of its own
+            return Response(stream_with_context(lines(first, pieces)), content_type="application/x-ndjson")
+        return {"response": "".join(pieces)}
+
+    @app.errorhandler(GeneratorError)
+    @app.errorhandler(ModelError)
+    def generator_failed(error: Exception) -> tuple[dict[str, Any], int]:
+        return {"error": str(error)}, STATUSES[type(error)]
 
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> Response:
@@ -109,17 +152,47 @@ def body() -> bytes:
     return received
 
 
-def field(name: str, kind: type) -> Any:
-    """A field of the request's JSON object."""
+def fields() -> dict[str, Any]:
+    """The request's JSON object; {} for what is none."""
     if not request.is_json:
         raise UnsupportedMediaType(f"{request.mimetype or 'no content type'}: send application/json")
     try:
-        value = json.loads(body())[name]
-    except (ValueError, TypeError, LookupError, RecursionError):  # no JSON, no object, no such field, too deep
-        value = None
+        value = json.loads(body())
+    except (ValueError, RecursionError):  # no JSON, too deep
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def of(fields: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """A field of the request's JSON object."""
+    value = fields.get(name, default)
     if not isinstance(value, kind):
         raise BadRequest(f'the body must be a JSON object with a "{name}" of type {kind.__name__}')
     return value
+
+
+def sampling_of(fields: dict[str, Any]) -> Sampling:
+    """How the reply is to be drawn. InvalidRequest for values that make no sense."""
+    names = {"sampling_steps": "steps", "temperature": "temperature", "top_k": "top_k", "seed": "seed"}
+    return Sampling(**{ours: fields[theirs] for theirs, ours in names.items() if theirs in fields})
+
+
+def lines(first: str, rest: Iterator[str]) -> Iterator[str]:
+    """The streaming form of an answer. Closing it, when the client hangs up, cancels the rest."""
+
+    def line(**said: Any) -> str:
+        return json.dumps(said, ensure_ascii=False) + "\n"
+
+    try:
+        if first:
+            yield line(response=first)
+        for piece in rest:
+            yield line(response=piece)
+        yield line(done=True)
+    except (GeneratorError, ModelError) as error:
+        yield line(error=str(error))
+    finally:
+        rest.close()
 
 
 def body_pixels() -> np.ndarray:
@@ -176,12 +249,16 @@ class Server:
     """
 
     def __init__(
-        self, classifier: Classifier | None, sock: socket.socket, on_failure: Callable[[], None] = lambda: None
+        self,
+        classifier: Classifier | None,
+        sock: socket.socket,
+        generator: GeneratorProcess | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._socket, self._on_failure = sock, on_failure
         host, port = sock.getsockname()
         self.url = f"http://{host}:{port}"
-        hosted = _Hosted(application(classifier))
+        hosted = _Hosted(application(classifier, generator))
         self._worker = _Worker(0, os.getpid(), [sock], hosted, 0, hosted.cfg, _Log(hosted.cfg))
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)

@@ -28,6 +28,11 @@ HELP = {
     "gathers": "Model batches copied together first",
     "protocol_faults": "Sessions closed because the client broke the protocol",
 }
+GAUGES = {
+    "sessions": "Clients connected",
+    "prompts_in_flight": "Prompts that text is generated for",
+    "prompts_waiting": "Prompts in line for their turn",
+}
 
 
 class Collector:
@@ -37,8 +42,9 @@ class Collector:
         self._server = server
 
     def collect(self) -> Iterator[Metric]:
-        counters = self._server.counters()
-        yield GaugeMetricFamily("shm_sessions", "Clients connected", counters.pop("sessions"))
+        counters = self._server.all_counters()
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(f"shm_{name}", text, counters.pop(name, 0))
         for name, value in counters.items():
             yield CounterMetricFamily(f"shm_{name}", HELP[name], value)
         sizes = CounterMetricFamily("shm_model_batches", "Model batches by the size they ran in", labels=["images"])

@@ -1,10 +1,13 @@
 """The server: a classifier behind the image lane, a generator behind the prompt lane."""
 
+import collections
 import logging
 import os
 
 from .control import Control
+from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, ImageDispatcher
+from .layout import LaneKind
 from .listener import DEFAULT_SOCKET, Listener
 from .models import Classifier
 
@@ -27,6 +30,7 @@ class Server(Control):
     max_sessions  clients at a time
     allow_other_users   let peers of other users in; their segments are sealed memfds
     cpu           pin the data thread to this core
+    generator     a GeneratorProcess that is ready; None offers no prompt lane. The caller stops it
 
     `run` serves in the calling thread until `stop` is called from a signal handler or another thread.
     """
@@ -42,7 +46,23 @@ class Server(Control):
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         allow_other_users: bool = False,
         cpu: int | None = None,
+        generator: GeneratorProcess | None = None,
     ) -> None:
         images = ImageDispatcher(classifier, spin_us=spin_us, max_batch=max_batch, slots=slots)
         listener = path if isinstance(path, Listener) else Listener(path, other_users=allow_other_users)
-        super().__init__(images, listener, max_sessions=max_sessions, allow_other_users=allow_other_users, cpu=cpu)
+        super().__init__(
+            images,
+            listener,
+            max_sessions=max_sessions,
+            allow_other_users=allow_other_users,
+            cpu=cpu,
+            forwards={LaneKind.PROMPT: generator} if generator else None,
+        )
+        self._generator = generator
+
+    def all_counters(self) -> dict[str, int]:
+        """`counters` with those of the generator's process added."""
+        counters = collections.Counter(self.counters())
+        if self._generator:
+            counters.update(self._generator.counters())
+        return dict(counters)

@@ -14,7 +14,7 @@ from shm_server import layout
 from shm_server.layout import FrameKind, LaneKind, Op
 
 
-def hello(*, major=layout.LAYOUT_MAJOR, kinds=(LaneKind.IMAGE,), slots=0, count=None, needed=0) -> bytes:
+def hello(*, major=layout.LAYOUT_MAJOR, kinds=(LaneKind.IMAGE,), slots=0, count=None, needed=0, **sizes) -> bytes:
     head, body = np.zeros((), layout.hello), np.zeros(len(kinds), layout.lane_request)
     head["layout_major"], head["lane_count"], head["features_needed"] = (
         major,
@@ -22,6 +22,8 @@ def hello(*, major=layout.LAYOUT_MAJOR, kinds=(LaneKind.IMAGE,), slots=0, count=
         needed,
     )
     body["kind"], body["slot_count"] = kinds, slots
+    for name, value in sizes.items():  # slot_bytes, reply_bytes
+        body[name] = value
     return framed(FrameKind.HELLO, head.tobytes() + body.tobytes())
 
 
@@ -76,11 +78,11 @@ def connect(path) -> socket.socket:
 
 
 class Client:
-    """One connection with an image lane. `submit` fields can be overridden with whatever breaks the protocol."""
+    """One connection with one lane. `submit` fields can be overridden with whatever breaks the protocol."""
 
-    def __init__(self, path, *, slots: int = 0) -> None:
+    def __init__(self, path, *, slots: int = 0, kind: LaneKind = LaneKind.IMAGE, **sizes: int) -> None:
         self.sock = connect(path)
-        self.sock.sendall(hello(slots=slots))
+        self.sock.sendall(hello(kinds=(kind,), slots=slots, **sizes))
         kind, body, fds = read_frame(self.sock)
         assert kind == FrameKind.WELCOME, (kind, body)
         self.welcome = np.frombuffer(body, layout.welcome, 1)[0]
@@ -94,6 +96,9 @@ class Client:
         self.completions = self._view(layout.completion, "completions_offset", int(at["completion_entries"]))
         self.slots = self._view(np.uint8, "slots_offset", slots * int(at["slot_bytes"])).reshape(slots, -1)
         self.replies = self._view(np.uint8, "replies_offset", slots * int(at["reply_bytes"])).reshape(slots, -1)
+        if kind == LaneKind.PROMPT:
+            self.controls = self._view(layout.control, "controls_offset", slots)
+            self.progress = self._view(layout.progress, "progress_offset", slots)
         self.tail = self.head = 0
 
     def _view(self, dtype, offset: str, count: int) -> np.ndarray:
@@ -131,6 +136,7 @@ class Client:
     def close(self) -> None:
         """Hang up and give the memory back."""
         self.header = self.submissions = self.completions = self.slots = self.replies = None
+        self.controls = self.progress = None
         self.sock.close()
         self.memory.close()
         os.close(self.fd)

@@ -22,6 +22,10 @@ echo "== 100,000 echoes of 3,072 bytes, each one's checksum verified: shm-client
 shm-client echo --socket "$dir/sock" -n 100000
 
 echo
+echo "== a prompt, answered as it is generated: shm-client prompt TEXT"
+shm-client prompt --socket "$dir/sock" --stats --seed 1 "KING HENRY. Now, by my sword,"
+
+echo
 echo "== stopping the server: SIGTERM"
 kill "$server"
 wait "$server"

@@ -1,4 +1,4 @@
-"""Imports point one way: layout <- segment, doorbell <- session <- dispatch <- lanes, control <- server <- cli."""
+"""Imports point one way: layout <- segment, doorbell <- session <- dispatch <- lanes, control <- processes <- cli."""
 
 import ast
 import subprocess
@@ -18,8 +18,22 @@ ALLOWED = {
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
     "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "segment"},
     "control": {"dispatch", "doorbell", "layout", "session"},
-    "server": {"control", "image_lane", "listener", "models"},
+    # prompts, in a process of their own
     "generators": {"models"},
+    "prompt_lane": {"_core", "dispatch", "doorbell", "generators", "layout", "segment", "session"},
+    "handoff": {"layout"},
+    "remote": {"generators", "handoff", "layout", "prompt_lane"},
+    "generator_process": {
+        "control",
+        "doorbell",
+        "generators",
+        "handoff",
+        "layout",
+        "models",
+        "prompt_lane",
+        "remote",
+    },
+    "server": {"control", "generator_process", "image_lane", "layout", "listener", "models"},
     "metrics": {"server"},
     "models": set(),
     "train": {"models"},
@@ -27,7 +41,7 @@ ALLOWED = {
     "images": set(),
     "serialized": {"models"},
     "uds": {"doorbell", "listener", "models"},
-    "http": {"images", "listener", "models"},
+    "http": {"generator_process", "generators", "images", "listener", "models"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
 

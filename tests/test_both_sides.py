@@ -24,7 +24,7 @@ def call(shm_client):
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 def test_the_sample_pictures_are_what_they_are_called(start, call, engine):
-    server = start("--engine", engine)
+    server = start("--engine", engine, "--generator", "none")
     pictures = sorted(SAMPLES.glob("*.png"))
     done = call(server, "classify", *pictures)
     assert done.returncode == 0, done.stderr

@@ -49,6 +49,11 @@ def test_a_wrong_flag_is_named_and_exits_2(flags, why):
         (["--cpu", "4096"], "--cpu 4096: this process may run on"),
         (["--slots", "65537"], "slots must be 1 to 65536, not 65537"),
         (["--engine", "none", "--model", "x.keras"], "--engine none takes no --model"),
+        (["--engine", "none", "--generator", "gemma"], "MODEL_CHECKPOINT"),
+        (["--engine", "none", "--generator", "gemma", "--checkpoint", "/no/such", "--tokenizer", "x"], "x: no such tokenizer"),
+        (["--engine", "none", "--generator", "openai", "--model", "x", "--base-url", "no url"], "no url"),
+        (["--engine", "none", "--generator", "tiny", "--chat"], "--chat is not for --generator tiny"),
+        (["--generator", "none", "--base-url", "x"], "--base-url is not for --generator none"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_exits_1(flags, why, tmp_path):
@@ -104,7 +109,7 @@ def test_one_server_offers_every_transport_over_one_model(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = start("--engine", "tensorflow", "--uds", str(tmp_path / "uds"), "--http", str(port))
+    server = start("--engine", "tensorflow", "--generator", "none", "--uds", str(tmp_path / "uds"), "--http", str(port))
     server.wait_for(f"http://127.0.0.1:{port}")
     pixels = bytes(range(256)) * 12
     with Client(server.socket) as client:

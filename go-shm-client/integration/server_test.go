@@ -18,7 +18,7 @@ import (
 	shm "go-shm-client"
 )
 
-// server is a running tests/stub_server.py.
+// server is a running tests/stub_server.py or stub_generators.py.
 type server struct {
 	t       *testing.T
 	path    string
@@ -54,8 +54,12 @@ func start(t *testing.T, path, kind string, args ...string) *server {
 	if path == "" {
 		path = filepath.Join(t.TempDir(), "sock")
 	}
-	s := &server{t: t, path: path, ended: make(chan struct{})}
-	s.command = exec.Command(python, append([]string{"../../tests/stub_server.py", kind, path}, args...)...)
+	return startCommand(t, path, exec.Command(python, append([]string{"../../tests/stub_server.py", kind, path}, args...)...))
+}
+
+func startCommand(t *testing.T, path string, command *exec.Cmd) *server {
+	t.Helper()
+	s := &server{t: t, path: path, ended: make(chan struct{}), command: command}
 	s.command.Stdout, s.command.Stderr = &s.log, &s.log
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)

@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Iterator
 
 # How absl's C++ logging begins an information or warning line, e.g. 'I0000 00:00:1795477335.268300', and
-# what TensorFlow 2.18 calls an error where there is no GPU.
+# what TensorFlow 2.18 calls an error where there is no GPU, and XLA a program of its own cache that names tuning
+# flags ("prefer-no-scatter") among the processor's features.
 _CHATTER = re.compile(
-    rb"[IW]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog|E\d{4} .*Unable to register cu"
+    rb"[IW]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog|"
+    rb"E\d{4} .*(Unable to register cu|Loading XLA:CPU AOT result)"
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 from heap_lane import HeapLane, image_spec, memory_of, prompt_spec
 
 from shm_server import _core, layout
-from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag, SubmissionFlag
+from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag
 
 WANT = SubmissionFlag.WANT_SCORES
 CLOSED = "the lane is closed"

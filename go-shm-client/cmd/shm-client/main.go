@@ -1,6 +1,7 @@
-// Command shm-client does the daily jobs with a shm-server: classify pictures, measure the latency of echoes, ping.
+// Command shm-client does the daily jobs with a shm-server: classify pictures, prompt, measure the latency of echoes, ping.
 //
 //	shm-client classify cat.jpg ship.png
+//	shm-client prompt "To be, or not to be"
 //	shm-client echo -n 100000
 //	shm-client --help
 package main
@@ -23,6 +24,7 @@ const usage = `usage: shm-client COMMAND [flags]
 
 commands:
   classify FILE...  label pictures (PNG, JPEG or GIF, any size)
+  prompt TEXT...    print the model's answer as it is generated
   echo              measure the latency of echoes, each one's checksum verified
   ping              measure a few echoes one by one
   info              what the server says about itself
@@ -32,6 +34,7 @@ commands:
 
 var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
 	"classify": classify,
+	"prompt":   prompt,
 	"echo":     echo,
 	"ping":     ping,
 	"info":     info,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -67,5 +68,16 @@ func info(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer client.Close()
 	i := client.Info()
 	fmt.Fprintf(stdout, "server   %s\nmodel    %s\nclasses  %s\nslots    %d\n", i.Server, i.Model, strings.Join(i.Classes, " "), i.Slots)
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	var refused *shm.RefusedError
+	switch prompts, err := client.PromptInfo(ctx); {
+	case errors.As(err, &refused):
+		fmt.Fprintf(stdout, "prompts  none: %s\n", refused.Message)
+	case err != nil:
+		return err
+	default:
+		fmt.Fprintf(stdout, "prompts  %s\n", prompts.Model)
+	}
 	return nil
 }

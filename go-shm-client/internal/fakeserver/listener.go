@@ -88,7 +88,13 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 			return nil
 		}
 	}
-	slots := layout.DecodeLaneRequest(hello[layout.FrameBytes+layout.HelloBytes:]).SlotCount
+	request := layout.DecodeLaneRequest(hello[layout.FrameBytes+layout.HelloBytes:])
+	if request.Kind != layout.LaneKindImage {
+		conn.Write(ReasonMessage(layout.FrameKindRefusal, layout.ReasonLaneUnavailable, "images only"))
+		conn.Close()
+		return nil
+	}
+	slots := request.SlotCount
 	if slots == 0 {
 		slots = l.Slots
 	}

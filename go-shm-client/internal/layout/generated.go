@@ -458,7 +458,7 @@ const StatusOK = 0
 // StatusDeadlineExceeded: the deadline had passed when the server took the submission; nothing was run.
 const StatusDeadlineExceeded = 1
 
-// StatusDraining: the server is stopping; nothing was run.
+// StatusDraining: the server is stopping; nothing was run, or a prompt's text ends here.
 const StatusDraining = 2
 
 // StatusModelError: the model raised; the reply holds UTF-8 that says why.

@@ -1,0 +1,273 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	shm "go-shm-client"
+)
+
+// startPrompts starts a server whose generator does what prompts say (tests/stub_generators.py): one that computes, or
+// one that waits for an endpoint.
+func startPrompts(t *testing.T, path, engine string) *server {
+	t.Helper()
+	python := os.Getenv("SHM_PYTHON")
+	if python == "" {
+		t.Skip("SHM_PYTHON is not set: run `make test-go`")
+	}
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "sock")
+	}
+	return startCommand(t, path, exec.Command(python, "../../tests/stub_generators.py", path, engine))
+}
+
+func eachEngine(t *testing.T, test func(t *testing.T, s *server)) {
+	for _, engine := range []string{"computing", "waiting"} {
+		t.Run(engine, func(t *testing.T) { test(t, startPrompts(t, "", engine)) })
+	}
+}
+
+func TestAPromptIsAnswered(t *testing.T) {
+	eachEngine(t, func(t *testing.T, s *server) {
+		for _, spin := range []time.Duration{0, shm.DefaultSpin, shm.SpinForever} {
+			client := dial(t, s, shm.WithSpin(spin))
+			reply, err := client.Prompt(soon(t), "to be say:ü say:€ say:𝄞", shm.SamplingSteps(8))
+			if err != nil || reply.Text != "to be ü€𝄞" || reply.Truncated {
+				t.Errorf("%+v, %v", reply, err)
+			}
+			params := []shm.PromptOption{shm.SamplingSteps(7), shm.Temperature(0.5), shm.TopK(3), shm.Seed(9)}
+			if reply, err = client.Prompt(soon(t), "params", params...); reply.Text != "7 0.5 3 9" {
+				t.Errorf("%+v, %v", reply, err)
+			}
+			if reply, err = client.Prompt(soon(t), "params"); reply.Text != "128 None None None" {
+				t.Errorf("%+v, %v", reply, err)
+			}
+			if info, err := client.PromptInfo(soon(t)); err != nil || info.Model != "stub" {
+				t.Errorf("%+v, %v", info, err)
+			}
+		}
+	})
+}
+
+func TestTextComesAsItIsGenerated(t *testing.T) {
+	eachEngine(t, func(t *testing.T, s *server) {
+		client := dial(t, s)
+		began := time.Now()
+		var pieces []string
+		for piece, err := range client.Stream(soon(t), "one sleep:0.3 two sleep:0.3 three") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			pieces = append(pieces, piece)
+			if len(pieces) == 1 && time.Since(began) > 300*time.Millisecond {
+				t.Error("the first piece came only with the second")
+			}
+		}
+		if got := strings.Join(pieces, "|"); got != "one |two |three " {
+			t.Errorf("pieces %q", got)
+		}
+	})
+}
+
+func TestEveryByteOfALongStreamComesOnce(t *testing.T) {
+	eachEngine(t, func(t *testing.T, s *server) {
+		client := dial(t, s, shm.WithPromptSlots(32, 0, 1<<20))
+		var all sync.WaitGroup
+		for i := range 24 {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				word := strings.Repeat("€", 1+i%3) + strconv.Itoa(i)
+				var text strings.Builder
+				for piece, err := range client.Stream(soon(t), "repeat:"+word, shm.SamplingSteps(2000)) {
+					if err != nil {
+						t.Error(err)
+					}
+					text.WriteString(piece)
+					if i%4 == 0 {
+						time.Sleep(10 * time.Microsecond) // a slow reader
+					}
+				}
+				if text.String() != strings.Repeat(word, 2000) {
+					t.Errorf("%d: %d bytes of text", i, text.Len())
+				}
+			}()
+		}
+		all.Wait()
+	})
+}
+
+func TestLeavingTheLoopCancels(t *testing.T) {
+	eachEngine(t, func(t *testing.T, s *server) {
+		client := dial(t, s, shm.WithPromptSlots(2, 0, 1<<20))
+		for stopAt := range 20 {
+			pieces := 0
+			for _, err := range client.Stream(soon(t), "repeat", shm.SamplingSteps(1<<30)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if pieces++; pieces > stopAt {
+					break
+				}
+			}
+		}
+		if reply, err := client.Prompt(soon(t), "still here"); err != nil || reply.Text != "still here " {
+			t.Errorf("%+v, %v", reply, err)
+		}
+	})
+}
+
+func TestAPromptEndsWithItsContext(t *testing.T) {
+	eachEngine(t, func(t *testing.T, s *server) {
+		client := dial(t, s, shm.WithPromptSlots(2, 0, 0))
+		for range 8 { // more than there are slots: they come back
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+			reply, err := client.Prompt(ctx, "begun "+strings.Repeat("sleep:0.01 ", 1000))
+			cancel()
+			if !errors.Is(err, shm.ErrDeadlineExceeded) || reply.Text != "begun " && reply.Text != "" {
+				t.Errorf("%+v, %v", reply, err)
+			}
+			ctx, cancel = context.WithCancel(context.Background())
+			time.AfterFunc(20*time.Millisecond, cancel)
+			if _, err := client.Prompt(ctx, strings.Repeat("sleep:0.01 ", 1000)); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if _, err := client.Prompt(ctx, "x"); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEachErrorOfAPromptIsTypedAndItsOwn(t *testing.T) {
+	kinds := map[string]error{
+		"InvalidRequest": shm.ErrInvalidPrompt,
+		"Unavailable":    shm.ErrUnavailable,
+		"Unauthorized":   shm.ErrUnauthorized,
+		"RateLimited":    shm.ErrRateLimited,
+		"TimedOut":       shm.ErrTimedOut,
+		"Broken":         shm.ErrBroken,
+	}
+	eachEngine(t, func(t *testing.T, s *server) {
+		client := dial(t, s)
+		for kind, want := range kinds {
+			reply, err := client.Prompt(soon(t), "some text fail:"+kind)
+			var failed *shm.PromptError
+			if !errors.Is(err, want) || !errors.As(err, &failed) || failed.Message != "it is "+kind || reply.Text != "some text " {
+				t.Errorf("%s: %+v, %v", kind, reply, err)
+			}
+		}
+		if _, err := client.Prompt(soon(t), "bug"); !errors.Is(err, shm.ErrModel) || !strings.Contains(err.Error(), "ZeroDivisionError") {
+			t.Error(err)
+		}
+		for name, call := range map[string]func() error{
+			"empty":    func() error { _, err := client.Prompt(soon(t), ""); return err },
+			"no UTF-8": func() error { _, err := client.Prompt(soon(t), "a\xff"); return err },
+			"too long": func() error { _, err := client.Prompt(soon(t), strings.Repeat("x", 1<<20)); return err },
+			"steps":    func() error { _, err := client.Prompt(soon(t), "x", shm.SamplingSteps(0)); return err },
+			"minus":    func() error { _, err := client.Prompt(soon(t), "x", shm.SamplingSteps(-1)); return err },
+			"top-k":    func() error { _, err := client.Prompt(soon(t), "x", shm.TopK(-1)); return err },
+			"cold":     func() error { _, err := client.Prompt(soon(t), "x", shm.Temperature(-1)); return err },
+		} {
+			if err := call(); !errors.Is(err, shm.ErrInvalidPrompt) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if reply, err := client.Prompt(soon(t), "on"); err != nil || reply.Text != "on " {
+			t.Errorf("%+v, %v", reply, err)
+		}
+	})
+}
+
+func TestAReplyThatIsFullSaysSo(t *testing.T) {
+	client := dial(t, startPrompts(t, "", "computing"), shm.WithPromptSlots(1, 64, 4096))
+	reply, err := client.Prompt(soon(t), "repeat:€", shm.SamplingSteps(10_000))
+	if err != nil || !reply.Truncated || reply.Text != strings.Repeat("€", (4096-256)/3) {
+		t.Errorf("truncated %t, %d bytes, %v", reply.Truncated, len(reply.Text), err)
+	}
+}
+
+func TestAnEchoOfAPrompt(t *testing.T) {
+	client := dial(t, startPrompts(t, "", "computing"))
+	for _, size := range []int{0, 1, 200, 16 << 10} {
+		text := strings.Repeat("x", size)
+		if echo, err := client.EchoPrompt(soon(t), text); err != nil || echo != text {
+			t.Errorf("%d bytes: %d came back, %v", size, len(echo), err)
+		}
+	}
+}
+
+func TestAServerThatDiesInMidStreamFailsThatCallAndTheClientReconnects(t *testing.T) {
+	first := startPrompts(t, "", "computing")
+	client := dial(t, first)
+	var text string
+	var failure error
+	for piece, err := range client.Stream(soon(t), "one two "+strings.Repeat("sleep:0.05 ", 1000)) {
+		if text += piece; text == "one two " {
+			go first.signal(syscall.SIGKILL)
+		}
+		failure = err
+	}
+	if !errors.Is(failure, shm.ErrServerGone) {
+		t.Errorf("%q, %v", text, failure)
+	}
+	startPrompts(t, first.path, "computing")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		reply, err := client.Prompt(soon(t), "back")
+		if err == nil && reply.Text == "back " {
+			break
+		}
+		if !errors.Is(err, shm.ErrServerGone) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWithoutItsGeneratorAServerClassifiesOn(t *testing.T) {
+	client := dial(t, startPrompts(t, "", "computing"))
+	if _, err := client.Prompt(soon(t), "die"); !errors.Is(err, shm.ErrServerGone) {
+		t.Errorf("the prompt: %v", err)
+	}
+	if _, err := client.Echo(soon(t), gray(1)); err != nil {
+		t.Errorf("an echo of pixels: %v", err)
+	}
+	if _, err := client.Prompt(soon(t), "on"); !errors.Is(err, shm.ErrServerGone) {
+		t.Errorf("the next prompt: %v", err)
+	}
+}
+
+func TestAServerWithoutPromptsSaysSo(t *testing.T) {
+	client := dial(t, start(t, "", "brightness"))
+	var refused *shm.RefusedError
+	if _, err := client.Prompt(soon(t), "x"); !errors.As(err, &refused) {
+		t.Error(err)
+	}
+}
+
+func TestClosingAClientEndsItsPrompts(t *testing.T) {
+	client := dial(t, startPrompts(t, "", "waiting"))
+	ended := make(chan error)
+	go func() {
+		_, err := client.Prompt(soon(t), "hang")
+		ended <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	client.Close()
+	if err := <-ended; !errors.Is(err, shm.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := client.Prompt(soon(t), "x"); !errors.Is(err, shm.ErrClosed) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,178 @@
+"""The process that serves the prompt lane.
+
+A generator keeps a core and the GIL busy for every token; in a process of its own it cannot delay a classification.
+It gets its clients from the server's process (handoff.py) and shares nothing else with it: when it dies, its clients
+see the end of their sessions, and the image lane goes on.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+from . import handoff, remote
+from .control import Control
+from .doorbell import Refused
+from .generators import Generator, ModelError, Sampling, load_generator
+from .layout import Reason
+from .models.quiet import quiet_imports
+from .prompt_lane import PromptDispatcher
+
+log = logging.getLogger(__name__)
+
+READY = b"ready"
+COUNTERS = "counters"
+# The control thread answers at once, but it may wait for a core.
+COUNTERS_SECONDS = 2.0
+# Where both want a core, the image lane gets about nine tenths of it: a weight of 110 against 1024 (sched(7)).
+NICE = 10
+# Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
+STOP_SECONDS = 15.0
+
+
+class GeneratorProcess:
+    """The server's view of it: start, wait until it is ready, pass clients on, stop.
+
+    options            arguments of `load_generator` by name
+    spin_us            as for the server
+    max_sessions, allow_other_users   as for the server
+    """
+
+    program = ("-c", "from shm_server.generator_process import main; raise SystemExit(main())")
+
+    def __init__(
+        self, options: dict[str, object], *, spin_us: float, max_sessions: int, allow_other_users: bool = False
+    ) -> None:
+        self._pipe, theirs = handoff.pair()
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
+        settings = {"spin_us": spin_us, "max_sessions": max_sessions, "allow_other_users": allow_other_users}
+        command = [sys.executable, *self.program, str(theirs.fileno()), level]
+        command += [json.dumps(settings), json.dumps(options)]
+        self._ready = self._stopping = False
+        with theirs:
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        threading.Thread(target=self._watch, name="generator-watch", daemon=True).start()
+
+    def wait_ready(self) -> None:
+        """Wait until it has its model and is warm. ModelError with its own words when it cannot."""
+        word = self._pipe.recv(1 << 16)
+        if word != READY:
+            self._stopping = True
+            self._process.wait()
+            raise ModelError(word.decode() or f"the generator's process ended with code {self._process.returncode}")
+        self._ready = True
+
+    def send(self, client: socket.socket, hello: bytes) -> None:
+        """Pass a client on. Refused when the process is gone."""
+        try:
+            handoff.send(self._pipe, client, hello)
+        except OSError as error:
+            raise Refused(Reason.INTERNAL, f"the generator's process does not answer: {error}") from error
+
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        """The reply to `prompt` in pieces, from any thread; see `remote.ask`."""
+        return remote.ask(lambda sock, message: handoff.send(self._pipe, sock, message), prompt, sampling)
+
+    def counters(self) -> dict[str, int]:
+        """Its counters by name, from any thread; {} when it is gone."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            try:
+                handoff.send(self._pipe, theirs, json.dumps(COUNTERS).encode())
+                theirs.close()
+                ours.settimeout(COUNTERS_SECONDS)
+                return json.loads(ours.recv(1 << 16) or "{}")
+            except OSError:
+                return {}
+
+    def stop(self) -> None:
+        """Have it finish the prompts in flight and end; kill it when it does not, or is still loading."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # it is gone
+            self._pipe.send(handoff.STOP, socket.MSG_NOSIGNAL)
+        if not self._ready:
+            self._process.kill()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.error("the generator's process did not stop within %g s: killed", STOP_SECONDS)
+            self._process.kill()
+            self._process.wait()
+        self._pipe.close()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        if not self._stopping:
+            log.error("the generator's process ended with code %d; prompts are refused from now on", code)
+
+
+def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
+    """Say that the generator is ready, and serve until the server's process closes its end."""
+    log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(1e-4)
+    dispatcher = PromptDispatcher(generator, spin_us=settings.pop("spin_us"))
+
+    def answer(sock: socket.socket, message: bytes) -> None:
+        asked = json.loads(message)
+        if asked == COUNTERS:
+            with sock, contextlib.suppress(OSError):
+                sock.send(json.dumps(control.counters()).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return
+        reply = remote.SocketReply(sock)
+        dispatcher.post(lambda: dispatcher.begin(asked.pop("prompt"), Sampling(**asked), reply))
+
+    control = Control(dispatcher, handoff.Inbox(pipe, answer, _orphaned), **settings)
+    pipe.send(READY)
+    control.run()
+    log.info("prompts: %s", ", ".join(f"{name} {value}" for name, value in control.counters().items() if value))
+
+
+def _orphaned() -> None:
+    """The server was killed: its clients see the same of us."""
+    log.error("the server's process is gone: so is the generator's")
+    os._exit(1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Started by `shm-server serve`, not by hand.")
+    parser.add_argument("fd", type=int)
+    parser.add_argument("log_level")
+    parser.add_argument("settings", type=json.loads)
+    parser.add_argument("options", type=json.loads)
+    args = parser.parse_args()
+    logging.basicConfig(
+        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    for name in ("absl", "jax"):  # which accelerators there are not
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.nice(NICE)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: we stop when the server tells us
+        signal.signal(number, signal.SIG_IGN)
+    pipe = socket.socket(fileno=args.fd)
+    try:
+        log.info("loading the generator: %s", args.options["engine"])
+        with quiet_imports():
+            generator = load_generator(**args.options)
+    except (ModelError, ValueError, OSError) as error:
+        pipe.send(str(error).encode()[: 1 << 16])
+        return 1
+    try:
+        serve(generator, pipe, args.settings)
+    except BaseException:
+        log.exception("the generator's process failed")
+        os._exit(1)  # now: no thread of a model, or of a client that reads nothing, is waited for
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

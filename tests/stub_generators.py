@@ -1,0 +1,118 @@
+"""Generators that need no framework, for tests: the prompt says what to do. See `Script`.
+
+Run as a program this is the generator's process of a server whose engine is "computing" or "waiting" (concurrent).
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from shm_server import Server, generator_process, generators
+from shm_server.generator_process import GeneratorProcess
+from shm_server.generators import Limits, Sampling
+
+
+class Script:
+    """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `fail:KIND`, `hang` until it is closed, `bug`,
+    `repeat` says "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling."""
+
+    prompt_tokens = tokens = 0
+    finished = None
+
+    def __init__(self, prompt: str, sampling: Sampling) -> None:
+        generators.check_prompt(prompt)
+        self._sampling = sampling
+        self._closed = threading.Event()
+        self._steps = self._follow(prompt.split())
+
+    def _follow(self, words):
+        for word in words:
+            verb, _, rest = word.partition(":")
+            if verb == "say":
+                yield rest
+            elif verb == "sleep":
+                time.sleep(float(rest))
+                yield ""
+            elif verb == "fail":
+                raise getattr(generators, rest)(f"it is {rest}")
+            elif verb == "hang":
+                self._closed.wait()
+                raise generators.Broken("closed")
+            elif verb == "bug":
+                raise ZeroDivisionError("a bug " + "é" * 500)
+            elif verb == "repeat":
+                for _ in range(self._sampling.steps):
+                    yield rest or "."
+            elif verb == "die":
+                os._exit(7)
+            elif verb == "params":
+                s = self._sampling
+                yield f"{s.steps} {s.temperature} {s.top_k} {s.seed}"
+            else:
+                yield word + " "
+
+    def step(self):
+        piece = next(self._steps, None)
+        if piece is None:
+            self.finished = "stop"
+        return piece
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Stub:
+    name, note, limits = "stub", "It does as it is told.", Limits(None, None)
+
+    def __init__(self, concurrent: bool) -> None:
+        self.concurrent = concurrent
+
+    def start(self, prompt: str, sampling: Sampling) -> Script:
+        if prompt == "start-bug":
+            raise ZeroDivisionError("a bug in start")
+        return Script(prompt, sampling)
+
+
+def load(engine: str, **options) -> Stub:
+    if engine == "broken":
+        raise generators.ModelError("this generator is broken")
+    return Stub(engine == "waiting")
+
+
+class StubProcess(GeneratorProcess):
+    program = (__file__, "process")
+
+
+def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: int | None = None) -> None:
+    """A server with a prompt lane and no classifier, and HTTP on a port if there is one."""
+    logging.basicConfig(level="INFO")
+    process = StubProcess({"engine": engine}, spin_us=100.0, max_sessions=4)
+    process.wait_ready()
+    server = Server(None, socket, generator=process)
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    web = None
+    if http_port is not None:
+        from shm_server import http
+
+        web = http.Server(None, http.bind(http_port), process)
+        web.start()
+    if metrics_port is not None:
+        from shm_server import metrics
+
+        metrics.export(server, metrics_port)
+    server.run()
+    if web:
+        web.stop()
+    process.stop()
+    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "process":
+        del sys.argv[1]
+        generator_process.load_generator = load
+        raise SystemExit(generator_process.main())
+    serve(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,0 +1,322 @@
+"""The prompt lane, from a client's side: real processes, a generator that does as it is told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from client import Client, connect, hello, hung_up, read_reason
+from conftest import ROOT, until
+
+from shm_server import layout
+from shm_server.layout import CompletionFlag, FrameKind, LaneKind, Op, Reason, Status, SubmissionFlag
+
+
+@pytest.fixture(params=["computing", "waiting"])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture
+def server(start, tmp_path, engine):
+    return start(command=[sys.executable, str(ROOT / "tests" / "stub_generators.py"), str(tmp_path / "sock"), engine])
+
+
+def generator_pid(server) -> int:
+    """The process that a stub server started."""
+    (child,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return int(child)
+
+
+class Prompts(Client):
+    """A client of the prompt lane; one prompt a slot at a time."""
+
+    def __init__(self, server, **sizes: int) -> None:
+        super().__init__(server.socket, kind=LaneKind.PROMPT, **sizes)
+
+    def prompt(self, text: str | bytes, *, slot: int = 0, **fields) -> int:
+        data = text.encode() if isinstance(text, str) else text
+        self.controls[slot]["acknowledged"] = self.controls[slot]["cancel"] = 0
+        self.slots[slot, : len(data)] = np.frombuffer(data, np.uint8)
+        return self.submit(slot, Op.PROMPT, **({"length": len(data), "sampling_steps": 8} | fields))
+
+    def final(self) -> tuple[Status, str, str]:
+        """How the next prompt to end did, its text, and an error's message; every `more` before it is taken."""
+        while (done := self.wait())["status"] == Status.MORE:
+            self.controls[done["slot"]]["acknowledged"] += 1
+        data = bytes(self.replies[done["slot"], : done["length"]])
+        self.done = done
+        return Status(done["status"]), data[: done["label"]].decode(), data[done["label"] :].decode()
+
+    def ask(self, text: str | bytes, **fields) -> tuple[Status, str, str]:
+        self.prompt(text, **fields)
+        return self.final()
+
+
+def test_a_prompt_is_answered(server):
+    with Prompts(server) as client:
+        assert client.ask("to be or not") == (Status.OK, "to be or not ", "")
+        assert client.ask("say:ü say:€ say:𝄞") == (Status.OK, "ü€𝄞", "")
+        assert '"model": "stub"' in client.metadata
+    assert server.stop()["sessions"] == 0
+
+
+def test_text_comes_while_it_is_generated(server):
+    with Prompts(server) as client:
+        client.prompt("one sleep:0.2 two")
+        more = client.wait()
+        assert more["status"] == Status.MORE
+        assert client.progress[0]["length"] == len("one ")
+        client.controls[0]["acknowledged"] = 1
+        more = client.wait()
+        assert bytes(client.replies[0, : client.progress[0]["length"]]) == b"one two "
+        assert client.final()[:2] == (Status.OK, "one two ")
+
+
+def test_the_checksum_of_an_echo_through_the_prompt_lane(server):
+    with Prompts(server) as client:
+        client.slots[3, :200] = 7
+        client.submit(3, Op.ECHO, length=200)
+        done = client.wait()
+        assert (done["status"], done["length"]) == (Status.OK, 200)
+        assert bytes(client.replies[3, :200]) == bytes([7]) * 200
+
+
+def test_parameters_reach_the_generator(server):
+    given = SubmissionFlag.WITH_TEMPERATURE | SubmissionFlag.WITH_TOP_K | SubmissionFlag.WITH_SEED
+    with Prompts(server) as client:
+        fields = {"sampling_steps": 5, "temperature": 0.5, "top_k": 3, "seed": 2**64 - 1}
+        assert client.ask("params", flags=given, **fields)[1] == f"5 0.5 3 {2**64 - 1}"
+        assert client.ask("params", **fields)[1] == "5 None None None"
+        assert client.ask("repeat", sampling_steps=4)[1] == "...."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "message"),
+    [
+        ("", {}, "the prompt is empty"),
+        (b"ab\xff", {}, "the prompt is no UTF-8: invalid start byte at byte 2"),
+        (b"\xed\xa0\x80", {}, "the prompt is no UTF-8"),
+        ("x", {"sampling_steps": 0}, "sampling_steps is 0"),
+        ("x", {"temperature": -1.0, "flags": SubmissionFlag.WITH_TEMPERATURE}, "temperature is -1"),
+        ("x", {"temperature": float("nan"), "flags": SubmissionFlag.WITH_TEMPERATURE}, "temperature is nan"),
+    ],
+)
+def test_what_cannot_be_asked_fails_that_call_only(server, prompt, fields, message):
+    with Prompts(server) as client:
+        status, text, said = client.ask(prompt, **fields)
+        assert (status, text) == (Status.INVALID, "")
+        assert message in said
+        assert client.ask("on")[0] == Status.OK
+
+
+@pytest.mark.parametrize("kind", ["InvalidRequest", "Unavailable", "Unauthorized", "RateLimited", "TimedOut", "Broken"])
+def test_each_of_a_generators_errors_has_its_status_and_the_text_so_far_stands(server, kind):
+    expected = {"InvalidRequest": Status.INVALID}.get(kind)
+    with Prompts(server) as client:
+        status, text, said = client.ask(f"some text fail:{kind}")
+        assert (status.name.replace("_", "").lower() == kind.lower()) or status == expected
+        assert (text, said) == ("some text ", f"it is {kind}")
+        assert client.ask("on")[0] == Status.OK
+
+
+def test_a_bug_in_a_generator_fails_that_call_and_is_logged(server):
+    with Prompts(server) as client:
+        for prompt in ("some bug", "start-bug"):
+            status, _, said = client.ask(prompt)
+            assert status == Status.MODEL_ERROR
+            assert said.startswith("ZeroDivisionError: a bug")
+        assert client.ask("on")[0] == Status.OK
+    server.wait_for("Traceback")
+
+
+def test_a_reply_that_is_full_ends_at_a_character(server):
+    with Prompts(server, slot_bytes=64, reply_bytes=4096) as client:
+        room = 4096 - layout.MESSAGE_BYTES
+        status, text, _ = client.ask("say:x repeat:€€€€", sampling_steps=100_000)
+        assert status == Status.OK
+        assert client.done["flags"] == CompletionFlag.TRUNCATED
+        assert text == "x" + "€" * ((room - 1) // 3)
+        assert client.ask("on")[0] == Status.OK
+
+
+def test_slots_and_replies_are_as_large_as_asked(server):
+    with Prompts(server, slots=3, slot_bytes=100_000, reply_bytes=1 << 20) as client:
+        assert client.lane["slot_count"] == 3
+        assert client.lane["slot_bytes"] >= 100_000
+        assert client.lane["reply_bytes"] >= 1 << 20
+        long = "w" * 99_998
+        assert client.ask(long)[1] == long + " "
+
+
+def test_a_client_may_cancel_between_any_two_tokens(server):
+    with Prompts(server) as client:
+        for taken in range(6):
+            client.prompt("repeat", sampling_steps=1_000_000)
+            for _ in range(taken):
+                assert client.wait()["status"] == Status.MORE
+                client.controls[0]["acknowledged"] += 1
+            client.controls[0]["cancel"] = 1
+            status, text, _ = client.final()
+            assert status == Status.CANCELLED
+            assert text == "." * len(text)
+            assert len(text) >= taken
+
+
+def test_a_deadline_ends_a_prompt(server):
+    with Prompts(server) as client:
+        soon = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 100_000_000
+        status, text, _ = client.ask("repeat", sampling_steps=100_000_000, deadline=soon)
+        # either may come first where the generator is fast: the reply is full, or the time is up
+        assert status == Status.DEADLINE_EXCEEDED or client.done["flags"] == CompletionFlag.TRUNCATED
+        soon = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 50_000_000
+        status, text, _ = client.ask("begun sleep:0.1 sleep:0.1 never", deadline=soon)
+        assert status == Status.DEADLINE_EXCEEDED
+        assert text == "begun "
+
+
+@pytest.mark.parametrize("engine", ["waiting"], indirect=True)
+def test_an_endpoint_that_says_nothing_keeps_nobody_from_giving_up(server):
+    with Prompts(server) as client:
+        client.prompt("hang")
+        client.prompt("hang", slot=1, deadline=time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 100_000_000)
+        assert client.ask("other", slot=2)[1] == "other "
+        assert client.final()[0] == Status.DEADLINE_EXCEEDED
+        client.controls[0]["cancel"] = 1
+        assert client.final()[0] == Status.CANCELLED
+
+
+def test_prompts_take_turns_and_the_wait_is_told(server):
+    with Prompts(server, slots=8) as client:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for slot in range(8):
+            client.prompt("sleep:0.02 sleep:0.02 sleep:0.02 done", slot=slot, submitted=now)
+        waits = []
+        for _ in range(8):
+            assert client.final()[:2] == (Status.OK, "done ")
+            waits.append(client.done["queue_ns"] / 1e9)
+        assert min(waits) < 0.2
+        if server.log.count("concurrent") == 0 and "computing" in " ".join(server.process.args):
+            assert max(waits) > 0.06 * 3, "the last of eight with four places waits for the first to end"
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(server):
+    for _ in range(6):  # more than max_sessions
+        client = Prompts(server)
+        client.prompt("repeat", sampling_steps=100_000_000)
+        client.wait()
+        client.close()
+    with Prompts(server) as client:
+        assert client.ask("on")[1] == "on "
+    pid = generator_pid(server)
+    until(lambda: "memfd" not in Path(f"/proc/{pid}/maps").read_text())
+    until(lambda: "/dev/shm/shm-server" not in Path(f"/proc/{pid}/maps").read_text())
+
+
+def test_a_client_that_breaks_the_protocol_is_told(server):
+    with Prompts(server) as client:
+        client.submit(0, Op.CLASSIFY, length=5)
+        kind, reason, message = read_reason(client.sock)
+        assert (kind, reason) == (FrameKind.GOODBYE, Reason.PROTOCOL)
+        assert "unknown op: 2" in message
+    with Prompts(server) as client:
+        client.prompt("x", flags=1)
+        assert "unknown flags: 1" in read_reason(client.sock)[2]
+
+
+def test_too_many_sessions_are_refused_by_the_generators_process(server):
+    clients = [Prompts(server) for _ in range(4)]
+    sock = connect(server.socket)
+    sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
+    assert read_reason(sock)[1] == Reason.TOO_MANY_SESSIONS
+    sock.close()
+    for client in clients:
+        client.close()
+
+
+def test_stopping_finishes_the_prompts_in_flight(server):
+    with Prompts(server) as client:
+        client.prompt("begun sleep:0.2 ended")
+        assert client.wait()["status"] == Status.MORE
+        client.controls[0]["acknowledged"] = 1
+        server.process.send_signal(signal.SIGTERM)
+        assert client.final()[:2] == (Status.OK, "begun ended ")
+        assert read_reason(client.sock)[:2] == (FrameKind.GOODBYE, Reason.DRAINING)
+    server.ended()
+
+
+def test_stopping_ends_a_prompt_that_takes_too_long(server):
+    with Prompts(server) as client:
+        client.prompt("begun " + "sleep:0.05 " * 1000)
+        assert client.wait()["status"] == Status.MORE
+        client.controls[0]["acknowledged"] = 1
+        server.process.send_signal(signal.SIGTERM)
+        assert client.final()[:2] == (Status.DRAINING, "begun ")
+    server.ended()
+
+
+@pytest.mark.parametrize("how", ["die", "kill"])
+def test_the_image_lane_goes_on_without_the_generators_process(server, how):
+    with Prompts(server) as client, Client(server.socket) as images:
+        if how == "kill":
+            os.kill(generator_pid(server), signal.SIGKILL)
+        else:
+            client.prompt("die")
+        assert hung_up(client.sock)
+        server.wait_for("prompts are refused from now on")
+        images.submit(0)
+        assert images.wait()["status"] == Status.OK
+    sock = connect(server.socket)
+    sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
+    kind, reason, message = read_reason(sock)
+    assert (kind, reason) == (FrameKind.REFUSAL, Reason.INTERNAL)
+    assert "does not answer" in message
+    sock.close()
+    server.stop()
+
+
+def test_the_generators_process_ends_with_a_server_that_is_killed(server):
+    pid = generator_pid(server)
+    with Prompts(server) as client:
+        client.prompt("repeat", sampling_steps=10)
+        server.process.kill()
+        until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+
+
+def test_a_server_without_a_generator_offers_no_prompt_lane(start):
+    server = start("--engine", "none")
+    sock = connect(server.socket)
+    sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
+    assert read_reason(sock)[1:] == (Reason.LANE_UNAVAILABLE, "this server offers no prompt lane")
+    sock.close()
+
+
+def test_the_go_command_prints_a_reply_as_it_comes(server, shm_client):
+    command = [shm_client, "prompt", "--socket", server.socket, "--steps", "3", "--seed", "5", "--stats"]
+    done = subprocess.run([*command, "two", "words", "repeat"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "two words ...\n")
+    assert done.stderr.startswith("stub: first text after")
+    done = subprocess.run([*command, "-"], input="params", capture_output=True, text=True, check=True)
+    assert done.stdout == "3 None None 5\n"
+    with subprocess.Popen(
+        [*command, "begun " + "sleep:0.05 " * 1000], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout.read(6) == b"begun "
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) == 1
+        assert b"given up" in running.stderr.read()
+    done = subprocess.run([*command, "some fail:RateLimited"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "some \n")
+    assert "refuses more requests for now: it is RateLimited" in done.stderr
+
+
+def test_the_go_command_tells_who_answers_prompts(server, start, shm_client, tmp_path):
+    done = subprocess.run([shm_client, "info", "--socket", server.socket], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("prompts  stub\n")
+    other = start("--engine", "none", socket=tmp_path / "other")
+    done = subprocess.run([shm_client, "info", "--socket", other.socket], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("prompts  none: this server offers no prompt lane\n")
