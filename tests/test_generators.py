@@ -99,7 +99,7 @@ def test_a_failure_ends_its_own_job_only_and_is_kept_as_it_is():
 
 
 def test_a_job_can_be_cancelled_at_every_moment_also_inside_a_round_and_twice():
-    for moment in range(6):
+    for moment in range(12):
         generator = Spelling()
         turns, jobs = in_turns("abc", "abc", "abc", generator=generator, places=2)
         told = []

@@ -1,5 +1,6 @@
 """The OpenAI-compatible engine: against an endpoint that misbehaves in every way, and a real one."""
 
+import asyncio
 import importlib.util
 import json
 import socket
@@ -62,6 +63,11 @@ REPLIES = {
         rb'data: {"choices": [{"delta": {"content": "\ude00b"}}]}' + b"\n\n",
         END,
     ],
+    "one-half": [
+        rb'data: {"choices": [{"delta": {"content": "a\ud83d"}}]}' + b"\n\n",
+        rb'data: {"choices": [{"delta": {"content": "b"}}]}' + b"\n\n",
+        END,
+    ],
     "ends-early": [event("To "), event("be")],
     "not-json": [event("To "), b"data: {oops\n\n", END],
     "a-list": [event("To "), b"data: [1, 2]\n\n", END],
@@ -80,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        server.requests.append((self.path, dict(self.headers), body))
+        server.requests.append((self.client_address[1], self.path, dict(self.headers), body))
         model = body["model"]
         if model.isdigit():
             message = json.dumps({"error": {"message": f"no, {self.headers['authorization']}"}}).encode()
@@ -93,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             server.done.wait(10)
         elif model == "hangs-up":
             pass
-        elif model in ("stalls", "breaks-off", "endless"):
+        elif model in ("stalls", "breaks-off", "endless", "keeps-connection"):
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")
             self.send_header("transfer-encoding", "chunked")
@@ -101,6 +107,11 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk(event("To "))
             if model == "stalls":
                 server.done.wait(10)
+            elif model == "keeps-connection":
+                self.chunk(event("be"))
+                self.chunk(END)
+                self.chunk(b"")
+                return
             elif model == "endless":
                 try:
                     while not server.done.wait(0.005):
@@ -175,6 +186,7 @@ def test_a_generation_says_why_it_ended(endpoint):
 
 def test_half_a_character_is_held_back_until_the_rest_comes(endpoint):
     assert list(generate(load(endpoint, "two-halves"), "hello")) == ["a", "😀b"]
+    assert list(generate(load(endpoint, "one-half"), "hello")) == ["a", "\ufffdb"]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +276,7 @@ def test_the_request_carries_the_callers_parameters(endpoint, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     sampling = Sampling(steps=7, temperature=0.5, top_k=40, seed=2**63 + 5)
     list(generate(load(endpoint, "good"), "hello", sampling))
-    (path, headers, body) = endpoint.requests[0]
+    (_, path, headers, body) = endpoint.requests[0]
     assert path == "/v1/chat/completions"
     assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer sk-secret"
     assert body == {
@@ -280,7 +292,7 @@ def test_the_request_carries_the_callers_parameters(endpoint, monkeypatch):
 
 def test_what_the_caller_leaves_open_is_left_to_the_endpoint(endpoint):
     list(generate(load(endpoint, "good"), "hello"))
-    assert set(endpoint.requests[0][2]) == {"model", "messages", "max_tokens", "stream"}
+    assert set(endpoint.requests[0][3]) == {"model", "messages", "max_tokens", "stream"}
 
 
 def test_a_bad_prompt_is_refused_before_anything_is_sent(endpoint):
@@ -298,9 +310,11 @@ def test_closing_ends_a_reply_at_once_and_the_endpoint_notices(endpoint):
     assert endpoint.gone.wait(5)
 
 
-def test_closing_from_another_thread_frees_the_one_that_waits(endpoint):
-    generation = load(endpoint, "stalls", timeout=30).start("hello", Sampling())
-    assert generation.step() == "To "
+@pytest.mark.parametrize("model", ["stalls", "hangs"])
+def test_closing_from_another_thread_frees_the_one_that_waits(endpoint, model):
+    generation = load(endpoint, model, timeout=30).start("hello", Sampling())
+    if model == "stalls":
+        assert generation.step() == "To "
     answers = []
     waiting = threading.Thread(target=lambda: answers.append(generation.step()))
     waiting.start()
@@ -339,6 +353,15 @@ def test_turns_tell_each_job_its_own_error(endpoint):
     assert type(job.error) is Broken
 
 
+def test_turns_forget_what_a_cancelled_job_has_received_already(endpoint):
+    woken = threading.Event()
+    turns = Turns(load(endpoint, "stalls"), wake=woken.set)
+    job = turns.add("hello", Sampling())
+    assert woken.wait(5)
+    turns.cancel(job)
+    assert list(turns.round()) == []
+
+
 def test_turns_forget_a_cancelled_job_though_its_endpoint_talks_on(endpoint):
     turns = Turns(load(endpoint, "endless"), places=1)
     job = turns.add("hello", Sampling())
@@ -348,6 +371,40 @@ def test_turns_forget_a_cancelled_job_though_its_endpoint_talks_on(endpoint):
     assert turns.idle
     assert list(turns.round()) == []
     assert endpoint.gone.wait(5)
+
+
+def test_prompts_cancelled_before_the_endpoint_answers_leave_nothing_behind(endpoint):
+    generator = load(endpoint, "hangs", timeout=30)
+    turns = Turns(generator, places=2)
+    for _ in range(20):
+        job = turns.add("hello", Sampling())
+        time.sleep(0.01)
+        turns.cancel(job)
+    assert turns.idle
+    end = time.monotonic() + 5
+    while [thread for thread in threading.enumerate() if thread.name.startswith("prompt-")] or asyncio.all_tasks(
+        generator.loop
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_finished_reply_leaves_its_connection_to_the_next_prompt(endpoint):
+    generator = load(endpoint, "keeps-connection")
+    for _ in range(3):
+        assert "".join(generate(generator, "hello")) == "To be"
+        time.sleep(0.05)  # the end of the response comes after the end of the text
+    assert len({port for port, *_ in endpoint.requests}) == 1
+
+
+def test_a_process_that_ends_in_mid_stream_says_nothing(endpoint):
+    program = f"""
+from shm_server.generators import generate, load_generator
+pieces = generate(load_generator("openai", base_url="http://127.0.0.1:{endpoint.server_port}/v1", model="endless"), "a")
+print(next(pieces))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "To \n", "")
 
 
 @pytest.mark.parametrize(

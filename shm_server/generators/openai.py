@@ -2,18 +2,24 @@
 
 generator = load(base_url="http://127.0.0.1:11434/v1", model="gemma3:1b")
 
-Each prompt is one streamed chat completion with one user message. Nothing is retried: what fails
-is told, and retrying is the caller's business. The key comes from OPENAI_API_KEY.
+Each prompt is one streamed chat completion with one user message. Nothing is retried: what fails is told, and retrying
+is the caller's business. The key comes from OPENAI_API_KEY.
+
+All replies are received in one thread, by asyncio: only there can a reply be cancelled at any moment, also one that the
+endpoint has not begun yet.
 """
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import contextlib
 import ipaddress
 import os
-import socket
+import queue
 import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +28,6 @@ import openai
 from shm_server.generators import Limits
 from shm_server.generators.errors import (
     Broken,
-    GeneratorError,
     InvalidRequest,
     RateLimited,
     TimedOut,
@@ -35,6 +40,7 @@ from shm_server.models.errors import ModelError
 VENDOR = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
 TIMEOUT_SECONDS = 60.0  # a large model on a small machine reads a long prompt before its first token
+END_SECONDS = 1.0  # from the last text to the end of its response
 SEEDS = 2**31  # what servers of all kinds take as a seed
 
 
@@ -88,20 +94,22 @@ class OpenAIGenerator:
         self._model = model
         self._key = key
         limits = openai.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        self._client = openai.OpenAI(
+        self._client = openai.AsyncOpenAI(
             api_key=key,
             base_url=base_url,
             max_retries=0,
             timeout=limits,
-            http_client=openai.DefaultHttpxClient(timeout=limits, trust_env=proxies),
+            http_client=openai.DefaultAsyncHttpxClient(timeout=limits, trust_env=proxies),
         )
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="openai", daemon=True).start()
 
     def start(self, prompt: str, sampling: Sampling) -> OpenAIGeneration:
         """See `Generator.start`."""
         check_prompt(prompt)
         return OpenAIGeneration(self, prompt, sampling)
 
-    def request(self, prompt: str, sampling: Sampling) -> openai.Stream:
+    async def request(self, prompt: str, sampling: Sampling) -> openai.AsyncStream:
         """Sends the prompt and waits until the endpoint begins to answer."""
         options: dict[str, Any] = {}
         if sampling.temperature is not None:
@@ -111,7 +119,7 @@ class OpenAIGenerator:
         if sampling.top_k is not None:
             # Not OpenAI's, but llama.cpp, Ollama and vLLM take it; to all of them 0 means all tokens.
             options["extra_body"] = {"top_k": int(sampling.top_k)}
-        return self._client.chat.completions.create(
+        return await self._client.chat.completions.create(
             model=self._model,
             messages=[{"role": "user", "content": prompt}],
             max_tokens=int(sampling.steps),
@@ -119,26 +127,22 @@ class OpenAIGenerator:
             **options,
         )
 
-    def error_of(self, error: Exception, answered: bool) -> GeneratorError:
-        """The kind that `error` is of; `answered`: whether the reply had begun."""
+    def error_of(self, error: Exception, answered: bool) -> Exception:
+        """What to raise for `error`: a GeneratorError, unless it is a bug. `answered`: whether the reply had begun."""
         said = " ".join(str(error).replace(self._key, "***").split())[:300] or type(error).__name__
-        if isinstance(error, GeneratorError):
-            return error
         if isinstance(error, openai.APITimeoutError):
             return TimedOut(f"{self.name}: nothing came for {self.timeout:g} seconds")
         if isinstance(error, openai.APIStatusError):
             kind = _KINDS.get(error.status_code) or (Unavailable if error.status_code >= 500 else InvalidRequest)
             return kind(f"{self.name}: {said}")
-        if isinstance(error, openai.APIConnectionError) and not answered:
+        if answered:  # then it may be anything, in the words of HTTP, JSON or Python
+            return Broken(f"{self.name}: the reply broke off: {said}")
+        if isinstance(error, openai.APIConnectionError):
             return Unavailable(f"{self.name}: can not be reached: {_cause(error)}")
-        return Broken(f"{self.name}: the reply broke off: {said}")
-
-    def close(self) -> None:
-        """Closes the idle connections."""
-        self._client.close()
+        return error
 
 
-_KINDS: dict[int, type[GeneratorError]] = {401: Unauthorized, 403: Unauthorized, 408: TimedOut, 429: RateLimited}
+_KINDS = {401: Unauthorized, 403: Unauthorized, 408: TimedOut, 429: RateLimited}
 
 
 class OpenAIGeneration:
@@ -147,78 +151,74 @@ class OpenAIGeneration:
     def __init__(self, generator: OpenAIGenerator, prompt: str, sampling: Sampling):
         self.prompt_tokens, self.tokens = 0, 0
         self.finished: str | None = None
-        self.queue_seconds = 0.0
         self._generator = generator
         self._prompt, self._sampling = prompt, sampling
-        self._stream: openai.Stream | None = None
         self._closed = False
-        self._busy = threading.Lock()  # held by the thread that is in `step`
-        # JSON escapes 😀 as two halves, \ud83d\ude00, and some servers send them in two pieces.
-        self._whole = codecs.getincrementaldecoder("utf-16-le")("replace")
+        self._task: Future[None] | None = None
+        self._received: queue.SimpleQueue[Exception | tuple[str, str | None] | None] = queue.SimpleQueue()
 
     def step(self) -> str | None:
         """See `Generation.step`. Blocks until the endpoint says more, or times out."""
-        piece = None
-        with self._busy:
-            try:
-                if not self._closed and not self.finished:
-                    piece = self._receive()
-            except Exception as error:
-                if not self._closed:  # else it is what closing looks like from here
-                    self._closed = True
-                    raise self._generator.error_of(error, self._stream is not None) from error
-            finally:
-                if self._closed or self.finished:
-                    self._release()
-        if self._closed:
-            self.close()  # it may have come too late for the lines above and too early for the lock
-        return None if self._closed else piece
-
-    def close(self) -> None:
-        """See `Generation.close`. A step in another thread returns at once if the reply has begun,
-        otherwise when the endpoint answers or times out."""
-        self._closed = True
-        stream = self._stream
-        if stream is not None:
-            _interrupt(stream)
-        if self._busy.acquire(blocking=False):
-            try:
-                self._release()
-            finally:
-                self._busy.release()
-
-    def _receive(self) -> str:
-        """The text of the next event."""
-        if self._stream is None:
-            self._stream = self._generator.request(self._prompt, self._sampling)
-        event = next(self._stream, None)
-        if event is None:
-            raise Broken(f"{self._generator.name}: the reply broke off: it ended without its end")
-        try:
-            if not event.choices:  # usage, for one
-                return ""
-            text, reason = event.choices[0].delta.content or "", event.choices[0].finish_reason
-            piece = self._whole.decode(text.encode("utf-16-le", "surrogatepass"))
-        except (AttributeError, TypeError, LookupError) as error:
-            raise Broken(
-                f"{self._generator.name}: the reply broke off: {event!r:.100} is no chat completion"
-            ) from error
-        self.tokens += bool(text)
-        if reason:
-            self.finished = "length" if reason == "length" else "stop"
+        if self._closed or self.finished:
+            return None
+        if self._task is None:
+            self._task = asyncio.run_coroutine_threadsafe(self._receive(), self._generator.loop)
+            if self._closed:  # meanwhile, and did not see the task
+                self._task.cancel()
+        received = self._received.get()
+        if received is None or self._closed:
+            return None
+        if isinstance(received, Exception):
+            self._closed = True
+            raise received
+        piece, self.finished = received
+        self.tokens += bool(piece)
         return piece
 
-    def _release(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            with contextlib.suppress(Exception):  # it may be broken already, and nobody wants it
-                stream.close()
+    def close(self) -> None:
+        """See `Generation.close`. A step that another thread is in returns at once."""
+        self._closed = True
+        if self._task is not None and not self.finished:
+            self._task.cancel()
+        self._received.put(None)
+
+    async def _receive(self) -> None:
+        """The generator's thread: queues each event's text and why it is the last one, or what went wrong."""
+        answered = False
+        try:
+            async with await self._generator.request(self._prompt, self._sampling) as stream:
+                answered = True
+                async for piece, finished in _pieces(stream):
+                    self._received.put((piece, finished))
+                    if finished:
+                        break
+                else:
+                    raise ValueError("it ended without its end")
+                # A connection whose reply was read to its end serves the next prompt.
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(END_SECONDS):
+                        async for _ in stream:
+                            pass
+        except Exception as error:
+            failure = self._generator.error_of(error, answered)
+            if failure is not error:
+                failure.__cause__ = error
+            self._received.put(failure)
 
 
-def _interrupt(stream: openai.Stream) -> None:
-    """Ends a read that another thread is blocked in, which closing the socket would not."""
-    with contextlib.suppress(Exception):  # not connected any more
-        stream.response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+async def _pieces(stream: openai.AsyncStream) -> AsyncIterator[tuple[str, str | None]]:
+    """What the events of a reply say, and why it ends: "stop", "length" or not yet. Raises what is wrong with one."""
+    # JSON escapes 😀 as two halves, \ud83d\ude00, and some servers send them in two pieces.
+    whole = codecs.getincrementaldecoder("utf-16-le")("replace")
+    async for event in stream:
+        try:
+            if not event.choices:  # usage, for one
+                continue
+            text, reason = event.choices[0].delta.content or "", event.choices[0].finish_reason
+            piece = whole.decode(text.encode("utf-16-le", "surrogatepass"))
+        except (AttributeError, TypeError, LookupError) as error:
+            raise ValueError(f"{event!r:.100} is no chat completion") from error
+        yield piece, ("length" if reason == "length" else "stop") if reason else None
 
 
 def _cause(error: BaseException) -> str:
