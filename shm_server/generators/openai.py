@@ -18,7 +18,6 @@ import ipaddress
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
@@ -185,11 +184,14 @@ class OpenAIGeneration:
     async def _receive(self) -> None:
         """The generator's thread: queues each event's text and why it is the last one, or what went wrong."""
         answered = False
+        # JSON escapes 😀 as two halves, \ud83d\ude00, and some servers send them in two pieces.
+        whole = codecs.getincrementaldecoder("utf-16-le")("replace")
         try:
             async with await self._generator.request(self._prompt, self._sampling) as stream:
                 answered = True
-                async for piece, finished in _pieces(stream):
-                    self._received.put((piece, finished))
+                async for event in stream:
+                    text, finished = _text_and_end(event)
+                    self._received.put((whole.decode(text.encode("utf-16-le", "surrogatepass")), finished))
                     if finished:
                         break
                 else:
@@ -206,19 +208,17 @@ class OpenAIGeneration:
             self._received.put(failure)
 
 
-async def _pieces(stream: openai.AsyncStream) -> AsyncIterator[tuple[str, str | None]]:
-    """What the events of a reply say, and why it ends: "stop", "length" or not yet. Raises what is wrong with one."""
-    # JSON escapes 😀 as two halves, \ud83d\ude00, and some servers send them in two pieces.
-    whole = codecs.getincrementaldecoder("utf-16-le")("replace")
-    async for event in stream:
-        try:
-            if not event.choices:  # usage, for one
-                continue
-            text, reason = event.choices[0].delta.content or "", event.choices[0].finish_reason
-            piece = whole.decode(text.encode("utf-16-le", "surrogatepass"))
-        except (AttributeError, TypeError, LookupError) as error:
-            raise ValueError(f"{event!r:.100} is no chat completion") from error
-        yield piece, ("length" if reason == "length" else "stop") if reason else None
+def _text_and_end(event: Any) -> tuple[str, str | None]:
+    """What an event of a reply says, and why it is the last one, if it is: "stop" or "length"."""
+    try:
+        if not event.choices:  # usage, for one
+            return "", None
+        text, reason = event.choices[0].delta.content or "", event.choices[0].finish_reason
+        if not isinstance(text, str):
+            raise TypeError("no text")
+    except (AttributeError, TypeError, LookupError) as error:
+        raise ValueError(f"{event!r:.100} is no chat completion") from error
+    return text, ("length" if reason == "length" else "stop") if reason else None
 
 
 def _cause(error: BaseException) -> str:
