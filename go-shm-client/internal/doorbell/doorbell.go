@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -21,6 +22,12 @@ type Doorbell struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 	ring func(fd uintptr) bool // made once: a bell allocates nothing
+
+	// Of whoever calls Hear.
+	buffer  [64]byte
+	goodbye []byte // of buffer: what came behind the last bell
+	failure error
+	over    bool
 }
 
 func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
@@ -31,7 +38,7 @@ func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
 	bell := []byte{layout.Bell}
 	return &Doorbell{conn: conn, raw: raw, ring: func(fd uintptr) bool {
 		// EAGAIN: bells are waiting in the socket already, and every wake looks at everything. Any other error is
-		// a server that went away, which Listen learns from the same socket.
+		// a server that went away, which Hear learns from the same socket.
 		_ = syscall.Sendto(int(fd), bell, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, nil)
 		return true // never wait for room
 	}}, nil
@@ -40,38 +47,47 @@ func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
 // Ring wakes the server.
 func (d *Doorbell) Ring() { _ = d.raw.Write(d.ring) }
 
-// Listen calls onBell with the number of bells that came together until the session ends, and says why it ended: a GoodbyeError, or
-// fault.ServerGone with what happened.
-func (d *Doorbell) Listen(onBell func(bells int)) error {
-	var buffer [64]byte
-	for {
-		n, err := d.conn.Read(buffer[:])
-		bells := 0
-		for bells < n && buffer[bells] == layout.Bell {
-			bells++
-		}
-		if bells > 0 {
-			onBell(bells)
-		}
-		if bells < n {
-			return d.readGoodbye(buffer[bells:n])
-		}
-		if hungUp(err) {
-			return fmt.Errorf("%w: it closed the connection without a goodbye", fault.ServerGone)
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", fault.ServerGone, err)
-		}
+// Hear waits for bells, and says how many came together; 0 when it was interrupted. over: the session has ended, and
+// Why says why. One goroutine at a time calls Hear and Why.
+func (d *Doorbell) Hear() (bells int, over bool) {
+	if d.over {
+		return 0, true
 	}
+	n, err := d.conn.Read(d.buffer[:])
+	for bells < n && d.buffer[bells] == layout.Bell {
+		bells++
+	}
+	d.goodbye = d.buffer[bells:n]
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = d.conn.SetReadDeadline(time.Time{})
+		err = nil
+	}
+	d.failure = err
+	d.over = err != nil || len(d.goodbye) > 0
+	return bells, d.over
+}
+
+// Interrupt makes Hear return soon, the one that waits or else the next one. Any goroutine.
+func (d *Doorbell) Interrupt() { _ = d.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// Why is why the session ended: a GoodbyeError, or fault.ServerGone with what happened. Valid when Hear has said that it is over.
+func (d *Doorbell) Why() error {
+	switch {
+	case len(d.goodbye) > 0:
+		return d.readGoodbye()
+	case hungUp(d.failure):
+		return fmt.Errorf("%w: it closed the connection without a goodbye", fault.ServerGone)
+	}
+	return fmt.Errorf("%w: %w", fault.ServerGone, d.failure)
 }
 
 // hungUp is whether the peer closed the socket. It is reset when the peer closed before it had read every bell.
 func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // readGoodbye reads on where the first byte of a message was seen.
-func (d *Doorbell) readGoodbye(begun []byte) error {
-	_ = d.conn.SetReadDeadline(time.Now().Add(goodbyeTimeout))
-	kind, body, err := readFrame(io.MultiReader(bytes.NewReader(begun), d.conn))
+func (d *Doorbell) readGoodbye() error {
+	patient := &patientReader{d.conn, time.Now().Add(goodbyeTimeout)}
+	kind, body, err := readFrame(io.MultiReader(bytes.NewReader(d.goodbye), patient))
 	if err != nil {
 		return fmt.Errorf("%w: %w", fault.ServerGone, err)
 	}
@@ -85,7 +101,23 @@ func (d *Doorbell) readGoodbye(begun []byte) error {
 	return &GoodbyeError{reason, message}
 }
 
-// HangUp ends the session from our side: Listen returns, and so does every later Ring. The descriptor stays open until Close.
+// patientReader reads until a time. An Interrupt that was meant for Hear does not end it.
+type patientReader struct {
+	conn  *net.UnixConn
+	until time.Time
+}
+
+func (r *patientReader) Read(b []byte) (int, error) {
+	for {
+		_ = r.conn.SetReadDeadline(r.until)
+		n, err := r.conn.Read(b)
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(r.until) {
+			return n, err
+		}
+	}
+}
+
+// HangUp ends the session from our side: Hear returns, and so does every later Ring. The descriptor stays open until Close.
 func (d *Doorbell) HangUp() {
 	_ = d.conn.CloseRead()
 	_ = d.conn.CloseWrite()

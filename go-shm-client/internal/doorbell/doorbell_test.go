@@ -39,6 +39,19 @@ func connected(t *testing.T) (*Doorbell, *net.UnixConn) {
 	return bell, ends[1]
 }
 
+// listen hears bells until the session's end, and says why it ended.
+func listen(bell *Doorbell, onBell func(int)) error {
+	for {
+		bells, over := bell.Hear()
+		if bells > 0 {
+			onBell(bells)
+		}
+		if over {
+			return bell.Why()
+		}
+	}
+}
+
 func TestARingIsOneByteAndAFullSocketDropsIt(t *testing.T) {
 	bell, server := connected(t)
 	bell.Ring()
@@ -113,7 +126,7 @@ func TestListenSaysWhyTheSessionEnded(t *testing.T) {
 			server.Close()
 		}()
 		bells := 0
-		err := bell.Listen(func(n int) { bells += n })
+		err := listen(bell, func(n int) { bells += n })
 		if bells != c.bells || err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %d bells, %v", c.name, bells, err)
 		}
@@ -135,7 +148,7 @@ func TestAGoodbyeThatStallsEndsTheSessionAllTheSame(t *testing.T) {
 	bell, server := connected(t)
 	server.Write([]byte("S"))
 	began := time.Now()
-	if err := bell.Listen(func(int) {}); !errors.Is(err, fault.ServerGone) {
+	if err := listen(bell, func(int) {}); !errors.Is(err, fault.ServerGone) {
 		t.Error(err)
 	}
 	if took := time.Since(began); took > 10*goodbyeTimeout {
@@ -152,13 +165,71 @@ func TestAServerThatClosesWithBellsUnreadIsHeardToTheEnd(t *testing.T) {
 	}...))
 	server.Close() // the kernel resets the connection: our bell was not read
 	bells := 0
-	if err := bell.Listen(func(n int) { bells += n }); bells != 1 || !errors.Is(err, fault.Draining) {
+	if err := listen(bell, func(n int) { bells += n }); bells != 1 || !errors.Is(err, fault.Draining) {
 		t.Errorf("%d bells, %v", bells, err)
 	}
 	bell, server = connected(t)
 	bell.Ring()
 	server.Close()
-	if err := bell.Listen(func(int) {}); !errors.Is(err, fault.ServerGone) || !strings.Contains(err.Error(), "without a goodbye") {
+	if err := listen(bell, func(int) {}); !errors.Is(err, fault.ServerGone) || !strings.Contains(err.Error(), "without a goodbye") {
+		t.Error(err)
+	}
+}
+
+func TestAnInterruptIsHeardOnceAndLosesNoBell(t *testing.T) {
+	bell, server := connected(t)
+	for range 3 {
+		heard := make(chan int)
+		go func() {
+			bells, over := bell.Hear()
+			if over {
+				t.Error("it is over")
+			}
+			heard <- bells
+		}()
+		bell.Interrupt()
+		if bells := <-heard; bells != 0 {
+			t.Errorf("%d bells", bells)
+		}
+		server.Write([]byte{1, 1})
+		if bells, over := bell.Hear(); bells != 2 || over {
+			t.Errorf("%d bells, over %t", bells, over)
+		}
+	}
+	server.Write([]byte{1})
+	bell.Interrupt()
+	bells := 0
+	for range 2 { // in either order
+		n, over := bell.Hear()
+		if bells += n; over {
+			t.Error("it is over")
+		}
+		if bells == 1 {
+			break
+		}
+	}
+	if bells != 1 {
+		t.Errorf("%d bells", bells)
+	}
+}
+
+func TestAnInterruptDoesNotCutAGoodbyeShort(t *testing.T) {
+	bell, server := connected(t)
+	goodbye := []byte{
+		'S', 'T', 'B', '1', 4, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, // frame: kind goodbye, 8 bytes
+		8, 0, 0, 0, 0, 0, 0, 0, // reason: draining
+	}
+	server.Write(goodbye[:7])
+	if _, over := bell.Hear(); !over {
+		t.Error("it is not over")
+	}
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		bell.Interrupt()
+		time.Sleep(20 * time.Millisecond)
+		server.Write(goodbye[7:])
+	}()
+	if err := bell.Why(); !errors.Is(err, fault.Draining) {
 		t.Error(err)
 	}
 }
@@ -166,7 +237,7 @@ func TestAServerThatClosesWithBellsUnreadIsHeardToTheEnd(t *testing.T) {
 func TestHangingUpEndsListening(t *testing.T) {
 	bell, _ := connected(t)
 	ended := make(chan error)
-	go func() { ended <- bell.Listen(func(int) {}) }()
+	go func() { ended <- listen(bell, func(int) {}) }()
 	bell.HangUp()
 	if err := <-ended; !errors.Is(err, fault.ServerGone) {
 		t.Error(err)

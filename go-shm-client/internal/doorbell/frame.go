@@ -2,7 +2,7 @@
 //
 //	bell, welcome, fd, err := doorbell.Dial(ctx, path, request)
 //	bell.Ring()                     // wakes the server, never blocks
-//	err = bell.Listen(onBell)       // until the session's end, and why it ended
+//	bells, over := bell.Hear()      // waits; over: bell.Why() says why the session ended
 package doorbell
 
 import (

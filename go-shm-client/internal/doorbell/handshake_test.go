@@ -126,7 +126,7 @@ func TestAWelcomeMayComeInPiecesWithABellBehindIt(t *testing.T) {
 		t.Errorf("%+v", welcome)
 	}
 	bells := 0
-	err = bell.Listen(func(n int) {
+	err = listen(bell, func(n int) {
 		bells += n
 		bell.HangUp()
 	})

@@ -9,7 +9,7 @@ import (
 func (l *Lane) hasten() { l.ending.Store(true) }
 
 // End ends the lane: what the server has answered is delivered, every other call in flight fails with failure, and so
-// does everything that comes later. It is called once, by the goroutine at the doorbell.
+// does everything that comes later. It is called once, by the goroutine of the attendant, when it has returned.
 //
 // It keeps the reaper role for good. So after its last reap nothing is delivered but failures, by the same finish
 // that delivers completions: each call in flight is finished exactly once, whether its owner spins, sleeps or has

@@ -26,7 +26,10 @@ type heapLane struct {
 	serverBells chan struct{} // the server's socket: one bell is as good as many
 	clientBells chan struct{}
 	end         chan error
-	ended       chan struct{} // the goroutine at the doorbell has returned
+	hungUp      chan struct{} // closed: Hear is over
+	interrupts  chan struct{}
+	hangUp      sync.Once
+	ended       chan struct{} // the attendant has returned
 	unmapped    atomic.Int32
 	stopServer  func()
 }
@@ -58,12 +61,14 @@ func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration
 		serverBells: make(chan struct{}, 1),
 		clientBells: make(chan struct{}, 1),
 		end:         make(chan error, 1),
+		hungUp:      make(chan struct{}),
+		interrupts:  make(chan struct{}, 1),
 		ended:       make(chan struct{}),
 		stopServer:  func() {},
 	}
 	h.server = fakeserver.New(memory, lane, func() { signal(h.clientBells) })
 	h.Lane, err = NewLane(memory, areas, lane, spin, Hooks{
-		Ring:   func() { signal(h.serverBells) },
+		Door:   h,
 		Broken: h.fail,
 		Unmap: func() {
 			// Whoever still touches the memory now is caught by the race detector, and reads nonsense without it.
@@ -78,16 +83,8 @@ func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration
 	}
 	go func() {
 		defer close(h.ended)
-		for {
-			select {
-			case <-h.clientBells:
-				h.counters.bellsReceived.Add(1)
-				h.Bell()
-			case err := <-h.end:
-				h.End(err)
-				return
-			}
-		}
+		h.Attend()
+		h.End(<-h.end)
 	}()
 	t.Cleanup(func() {
 		h.kill()
@@ -110,7 +107,25 @@ func (h *heapLane) fail(cause error) {
 	case h.end <- cause:
 	default:
 	}
+	h.hangUp.Do(func() { close(h.hungUp) })
+	h.callAttendant()
 }
+
+// Ring, Hear and Interrupt make h the lane's Door.
+func (h *heapLane) Ring() { signal(h.serverBells) }
+
+func (h *heapLane) Hear() (bells int, over bool) {
+	select {
+	case <-h.clientBells:
+		return 1, false
+	case <-h.interrupts:
+		return 0, false
+	case <-h.hungUp:
+		return 0, true
+	}
+}
+
+func (h *heapLane) Interrupt() { signal(h.interrupts) }
 
 // run lets the server run until the test ends or kill is called.
 func (h *heapLane) run(b fakeserver.Behaviour) {

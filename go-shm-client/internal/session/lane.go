@@ -53,6 +53,11 @@ type Lane struct {
 	_       apart
 	waiters atomic.Int64 // calls that nobody polls for: asleep, about to be, or abandoned
 
+	_         apart
+	ear       atomic.Int64  // who reads the doorbell, see ear.go
+	heard     atomic.Uint64 // times that callers heard a bell
+	attention chan struct{} // calls the attendant
+
 	_        apart
 	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
 	ended    atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
@@ -64,9 +69,16 @@ type Lane struct {
 // headerWords are the words of the header that change during a session.
 type headerWords struct{ serverParked, clientParked, serverState *atomic.Uint32 }
 
+// Door is the doorbell: doorbell.Doorbell says more.
+type Door interface {
+	Ring()                        // wakes the server; does not block
+	Hear() (bells int, over bool) // waits; one goroutine at a time
+	Interrupt()                   // makes Hear return 0 soon
+}
+
 // Hooks connect a lane to its surroundings.
 type Hooks struct {
-	Ring   func()      // wake the server; must not block
+	Door   Door
 	Broken func(error) // the server broke the protocol: make somebody call End
 	Unmap  func()      // nobody touches the memory any more; called once, after End
 }
@@ -75,14 +87,15 @@ type Hooks struct {
 // for its completion before it sleeps.
 func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
 	l := &Lane{
-		geometry: geometry,
-		slots:    areas.Slots,
-		replies:  areas.Replies,
-		calls:    make([]call, geometry.SlotCount),
-		hooks:    hooks,
-		counters: counters,
-		free:     make(chan uint32, geometry.SlotCount),
-		over:     make(chan struct{}),
+		geometry:  geometry,
+		slots:     areas.Slots,
+		replies:   areas.Replies,
+		calls:     make([]call, geometry.SlotCount),
+		hooks:     hooks,
+		counters:  counters,
+		free:      make(chan uint32, geometry.SlotCount),
+		over:      make(chan struct{}),
+		attention: make(chan struct{}, 1),
 	}
 	l.spinner.start(spin)
 	for slot := range l.calls {

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// maxStates keeps the test to a few seconds.
-const maxStates = 2_000_000
+// maxStates keeps the test to half a minute.
+const maxStates = 12_000_000
 
-// explorer remembers the states that it has seen by 64-bit hashes: two of a million states share one with a
-// probability of 1 in 30 million.
+// explorer remembers the states that it has seen by 64-bit hashes: two of eight million states share one with a
+// probability of 1 in 500,000.
 type explorer struct {
 	rules
 	seed  maphash.Seed
@@ -37,7 +37,7 @@ func (e *explorer) touch(w *world, who string) {
 func (e *explorer) hash(w world) uint64 { return maphash.Comparable(e.seed, w) }
 
 func (r rules) start() (w world) {
-	w.threads[2].at = bellRead
+	w.threads[2].at = bellOff
 	w.threads[3].at = serverNext
 	w.free = [2]bool{true, true}
 	w.left = r.calls
@@ -117,7 +117,7 @@ func (th *thread) forget() {
 		th.buryThen = 0
 	}
 	if th.at >= callRelease && th.at <= callOver || th.at == callClaim {
-		th.reaper, th.asleep = false, false
+		th.reaper, th.asleep, th.over = false, false, false
 	}
 }
 

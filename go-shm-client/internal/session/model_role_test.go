@@ -142,6 +142,11 @@ func (e *explorer) step(w world, t int, add func(world)) {
 		if w.token[th.got]++; w.token[th.got] > 1 {
 			e.fail(w, "a second token is sent")
 		}
+		goTo(reapWake)
+	case reapWake:
+		if w.ear == uint8(earSlots)+th.got && !e.noInterrupt {
+			w.interrupt = true
+		}
 		goTo(e.afterFinish(th))
 	case reapAbandoned:
 		if !e.uncounted {

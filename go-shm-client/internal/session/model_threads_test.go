@@ -126,10 +126,64 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 			w.waiters++
 		}
 		if th.asleep {
-			goTo(callWait)
+			goTo(callEar)
 		} else {
 			goTo(news)
 		}
+	case callEar:
+		if w.ear == uint8(earFree) {
+			w.ear = uint8(earAwake)
+			goTo(callListen)
+		} else {
+			goTo(callWait)
+		}
+	case callListen:
+		w.ear = uint8(earSlots) + uint8(slot)
+		goTo(callLook)
+	case callLook:
+		if w.call[slot] != sleeping && !e.noLook || th.over {
+			goTo(callLeaveEar)
+			return
+		}
+		if e.cancel {
+			goTo(callLeaveEar)
+		}
+		goTo(callHear)
+	case callHear:
+		switch {
+		case w.bell:
+			w.bell = false
+			goTo(callHeard)
+		case w.interrupt:
+			w.interrupt = false
+			goTo(callHeardNothing)
+		case w.eof:
+			th.over = true
+			goTo(callHeardNothing)
+		case e.cancel: // context.AfterFunc
+			goTo(callHeardNothing)
+		}
+	case callHeard:
+		w.ear = uint8(earAwake)
+		th.take, th.failed = callHearReap, callListen
+		goTo(takeLoad)
+	case callHearReap:
+		th.reapThen = callHearLeave
+		goTo(reapTake)
+	case callHearLeave:
+		th.leaveThen = callListen
+		goTo(leaveStore)
+	case callHeardNothing:
+		w.ear = uint8(earAwake)
+		goTo(callListen)
+	case callLeaveEar:
+		w.ear = uint8(earFree)
+		goTo(callLeftEar)
+	case callLeftEar:
+		if w.waiters > 0 && !e.noEarCount {
+			w.attention = true
+		}
+		goTo(callWait)
 	case callWait:
 		if w.token[slot] > 0 {
 			next := w
@@ -183,7 +237,7 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		}
 		goTo(callAgain)
 	case callAgain:
-		th.reaper, th.asleep = false, false
+		th.reaper, th.asleep, th.over = false, false, false
 		if e.cancel {
 			goTo(callGiveUp)
 		}
@@ -201,6 +255,11 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 			return
 		}
 		w.waiters++
+		goTo(callGiveCall)
+	case callGiveCall:
+		if w.ear == uint8(earFree) && !e.noCall {
+			w.attention = true
+		}
 		th.take, th.failed = callGiveReap, callGiveSwap
 		goTo(takeLoad)
 	case callGiveLate: // only with abandonAwake
@@ -255,7 +314,7 @@ func (e *explorer) asleep(w world, t int, add func(world)) {
 	}
 }
 
-// stepDoorbell is Listen, Bell and End.
+// stepDoorbell is Attend, Bell and End.
 func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 	th := &w.threads[t]
 	goTo := func(at pc) {
@@ -263,20 +322,47 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 		add(w)
 	}
 	switch th.at {
+	case bellOff:
+		switch {
+		case w.attention:
+			w.attention = false
+			goTo(bellTake)
+		case w.waiters == 0 && w.ear == uint8(earFree): // the lull is over; while somebody sleeps it must go without
+			goTo(bellTake)
+		}
+	case bellTake:
+		if w.ear == uint8(earFree) {
+			w.ear = uint8(earAwake)
+			goTo(bellRead)
+		} else {
+			goTo(bellOff)
+		}
 	case bellRead:
 		switch {
 		case w.bell:
 			w.bell = false
-			th.take, th.failed = bellReap, bellRead
+			th.take, th.failed = bellReap, bellDuty
 			goTo(takeLoad)
+		case w.interrupt:
+			w.interrupt = false
+			goTo(bellRead)
 		case w.eof:
 			goTo(endHasten)
 		}
+	case bellDuty:
+		goTo(bellRead)
+		w.ear = uint8(earFree)
+		goTo(bellQuit)
+	case bellQuit:
+		if w.waiters > 0 && !e.noEarCount {
+			w.attention = true
+		}
+		goTo(bellOff)
 	case bellReap:
 		th.reapThen = bellLeave
 		goTo(reapTake)
 	case bellLeave:
-		th.leaveThen = bellRead
+		th.leaveThen = bellDuty
 		goTo(leaveStore)
 	case endHasten:
 		w.ending = true
@@ -374,6 +460,9 @@ func (e *explorer) stepCloser(w world, add func(world)) {
 		add(w)
 	case w.closer == 1:
 		w.closer, w.eof = 2, true
+		add(w)
+	case w.closer == 2:
+		w.closer, w.attention = 3, true
 		add(w)
 	}
 }

@@ -5,7 +5,7 @@ import "strings"
 // world is one state of the machine. It is comparable: states already seen are not tried again.
 type world struct {
 	threads   [4]thread // 0 and 1: callers, 2: doorbell, 3: server
-	closer    uint8     // 0: has not closed, 1: ending is set, 2: the socket is hung up
+	closer    uint8     // 0: has not closed, 1: ending is set, 2: the socket is hung up, 3: the attendant is called
 	call      [2]int32  // the states of call.go
 	token     [2]uint8
 	free      [2]bool
@@ -18,7 +18,10 @@ type world struct {
 	waiters   int8
 	collected uint8
 	role      bool
-	parked    bool // client_parked
+	parked    bool  // client_parked
+	ear       uint8 // as in ear.go
+	attention bool
+	interrupt bool
 	bell      bool // in the socket
 	eof       bool // in the socket
 	ending    bool
@@ -37,7 +40,7 @@ const ringMore = 2
 type thread struct {
 	at, reapThen, leaveThen, buryThen, take, failed pc // where it is, and where subroutines return to
 	got, head                                       uint8
-	reaper, asleep                                  bool
+	reaper, asleep, over                            bool
 }
 
 type pc uint8
@@ -58,6 +61,16 @@ const (
 	callReap
 	callLeave
 	callLeft
+	callEar
+	callListen
+	callLook
+	callHear
+	callHeard
+	callHearReap
+	callHearLeave
+	callHeardNothing
+	callLeaveEar
+	callLeftEar
 	callWait
 	callAbandon
 	callDrain
@@ -67,6 +80,7 @@ const (
 	callAgain
 	callPolls
 	callGiveUp
+	callGiveCall
 	callGiveLate // only with abandonAwake
 	callGiveReap
 	callGiveLeave
@@ -76,9 +90,13 @@ const (
 	callRelease
 	callOver
 
+	bellOff
+	bellTake
 	bellRead
 	bellReap
 	bellLeave
+	bellDuty
+	bellQuit
 
 	endHasten
 	endRole
@@ -111,6 +129,7 @@ const (
 	reapSwap
 	reapSleeper
 	reapToken
+	reapWake
 	reapAbandoned
 	reapFree
 
@@ -119,14 +138,15 @@ const (
 
 func (p pc) String() string {
 	return strings.Fields(`callClaim callAdmit callDisarm callPublish callSpinFirst callSpin callSpun callCount callSleep callRecheck callUnsleep callUncount
-		callReap callLeave callLeft callWait callAbandon callDrain callNews callAcknowledge callRead callAgain callPolls
-		callGiveUp callGiveLate callGiveReap callGiveLeave callGiveSwap callGiveUncount callEnded callRelease callOver
-		bellRead bellReap bellLeave
+		callReap callLeave callLeft callEar callListen callLook callHear callHeard callHearReap callHearLeave callHeardNothing
+		callLeaveEar callLeftEar callWait callAbandon callDrain callNews callAcknowledge callRead callAgain callPolls
+		callGiveUp callGiveCall callGiveLate callGiveReap callGiveLeave callGiveSwap callGiveUncount callEnded callRelease callOver
+		bellOff bellTake bellRead bellReap bellLeave bellDuty bellQuit
 		endHasten endRole endSeal endStore endFail0 endFail1 endBury endOver
 		serverNext serverMore serverSwap serverRing
 		takeLoad takeSwap
 		leaveStore leaveCount leaveArm leavePeek leaveDisarm leaveArmed
-		reapTake reapMore reapMoreSwap reapMoreLate reapSwap reapSleeper reapToken reapAbandoned reapFree
+		reapTake reapMore reapMoreSwap reapMoreLate reapSwap reapSleeper reapToken reapWake reapAbandoned reapFree
 		bury`)[p]
 }
 
@@ -151,4 +171,8 @@ type rules struct {
 	readFirst    bool // the text is read before it is acknowledged
 	moreLate     bool // the reaper counts a "more" after its look for a sleeper
 	abandonAwake bool // one who is awake abandons its call before it counts itself
+	noInterrupt  bool // a reaper does not look whether the sleeper waits at the socket
+	noLook       bool // one who listens does not look at its state before it waits
+	noEarCount   bool // whoever lets go of the ear does not look at waiters
+	noCall       bool // one who is awake abandons its call to nobody
 }

@@ -17,8 +17,8 @@ import (
 //     consistent), so we would have seen it. Callers that try later get the role, or fail because of another holder.
 //   - It is not. Then client_parked is stored as 1, and the ring is looked at once more. A completion is there: we try
 //     for the role and reap it; should the try fail, somebody else holds the role, who will leave it in this same way.
-//     None is there: one that comes later finds the flag, by the argument at leaveRole, and rings. The goroutine at the
-//     doorbell then gets the role, or it fails because of another holder, again one who has yet to leave.
+//     None is there: one that comes later finds the flag, by the argument at leaveRole, and rings. Whoever reads the
+//     doorbell (ear.go) then gets the role, or fails because of another holder, again one who has yet to leave.
 //
 // The flag must be armed after the role is left, not before: the bell could be answered in between, the try for the
 // role fail because of us, and the bell be gone. (model_test.go found that, and tries every interleaving of this.)
@@ -39,7 +39,7 @@ func (l *Lane) disarm() {
 	}
 }
 
-// leaveRole lets go of the role, see above. The caller holds it, and a slot (or it is the goroutine at the doorbell),
+// leaveRole lets go of the role, see above. The caller holds it, and a slot (or it is the attendant),
 // so that the memory stays mapped.
 func (l *Lane) leaveRole() {
 	for {
@@ -60,21 +60,22 @@ func (l *Lane) leaveRole() {
 	}
 }
 
-// Bell reaps what the server rang for. The goroutine at the doorbell calls it.
-func (l *Lane) Bell() {
+// Bell reaps what the server rang for, and says how many completions that were. Whoever reads the doorbell calls it.
+func (l *Lane) Bell() (reaped int) {
 	if l.takeRole() { // otherwise the holder looks at the ring after it has left
-		l.reap()
+		reaped = l.reap()
 		l.leaveRole()
 	}
+	return reaped
 }
 
-// reap delivers every completion in the ring. The caller holds the role.
-func (l *Lane) reap() {
+// reap delivers every completion in the ring, and says how many those were. The caller holds the role.
+func (l *Lane) reap() (reaped int) {
 	var private [layout.EntryBytes]byte
-	for !l.poisoned {
+	for ; !l.poisoned; reaped++ {
 		some, err := l.completions.Take(&private)
 		if err == nil && !some {
-			return
+			break
 		}
 		if err == nil {
 			err = l.deliver(layout.DecodeCompletion(private[:]))
@@ -84,6 +85,7 @@ func (l *Lane) reap() {
 			l.hooks.Broken(err)
 		}
 	}
+	return reaped
 }
 
 // checkCompletion checks what a completion says, as far as the lane's geometry tells.
@@ -121,7 +123,7 @@ func (l *Lane) deliver(c layout.Completion) error {
 		if !call.streaming {
 			return fault.Violated("status", "there is more of slot %d, which holds no prompt", c.Slot)
 		}
-		l.more(call)
+		l.more(c.Slot)
 		return nil
 	}
 	call.result = c
@@ -130,11 +132,13 @@ func (l *Lane) deliver(c layout.Completion) error {
 }
 
 // more tells a call in flight that there is more text; see the states in call.go.
-func (l *Lane) more(c *call) {
+func (l *Lane) more(slot uint32) {
+	c := &l.calls[slot]
 	c.mores.Add(1) // before the look whether its owner sleeps
 	if c.state.CompareAndSwap(sleeping, pending) {
 		l.waiters.Add(-1)
 		c.wake <- struct{}{}
+		l.wakeListener(slot)
 	}
 }
 
@@ -145,6 +149,7 @@ func (l *Lane) finish(slot uint32) {
 	case sleeping:
 		l.waiters.Add(-1)
 		c.wake <- struct{}{}
+		l.wakeListener(slot)
 	case abandoned:
 		l.waiters.Add(-1)
 		c.state.Store(idle)

@@ -13,7 +13,7 @@ import (
 	"go-shm-client/internal/segment"
 )
 
-// Session is a lane on a mapping, and the goroutine at its doorbell.
+// Session is a lane on a mapping, with a doorbell and its attendant.
 type Session struct {
 	*Lane
 	Metadata doorbell.Metadata
@@ -37,7 +37,7 @@ func Dial(ctx context.Context, path string, lane layout.LaneRequest, spin time.D
 		bell.Close()
 		return nil, fmt.Errorf("open segment of shm-server at %s: %w", path, err)
 	}
-	go s.listen(counters)
+	go s.attend()
 	return s, nil
 }
 
@@ -47,7 +47,7 @@ func (s *Session) open(welcome doorbell.Welcome, fd int, kind uint32, spin time.
 		return err
 	}
 	unmap := func() { _ = segment.Unmap(memory) } // fails only for memory that is not mapped
-	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell.Ring, s.brokenBy, unmap}, counters); err != nil {
+	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell, s.brokenBy, unmap}, counters); err != nil {
 		unmap()
 	}
 	return err
@@ -68,12 +68,10 @@ func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Du
 	return NewLane(memory, areas, lane, spin, hooks, counters)
 }
 
-// listen is the goroutine at the doorbell. It lives as long as the session.
-func (s *Session) listen(counters *Counters) {
-	err := s.bell.Listen(func(bells int) {
-		counters.bellsReceived.Add(uint64(bells))
-		s.Bell()
-	})
+// attend is the goroutine that ends the session. It lives as long as that.
+func (s *Session) attend() {
+	s.Attend()
+	err := s.bell.Why()
 	s.cause.CompareAndSwap(nil, &err)
 	s.End(*s.cause.Load())
 	s.bell.Close()
@@ -85,11 +83,12 @@ func (s *Session) brokenBy(violation error) {
 	s.fail(fmt.Errorf("%w: %w", fault.ServerGone, violation))
 }
 
-// fail ends the session soon: the goroutine at the doorbell wakes up and does it.
+// fail ends the session soon: the attendant does it.
 func (s *Session) fail(cause error) {
 	s.cause.CompareAndSwap(nil, &cause)
 	s.hasten()
 	s.bell.HangUp()
+	s.callAttendant()
 }
 
 // Done is closed when the session has ended, its socket is closed and its goroutine is gone.

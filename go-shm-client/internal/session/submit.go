@@ -26,7 +26,7 @@ func (l *Lane) publish(slot uint32, s layout.Submission) error {
 	// entry and our load (W3) misses its flag, so that it sleeps on a submission that is there.
 	if l.words.serverParked.Load() != 0 && l.words.serverParked.Swap(0) != 0 {
 		l.counters.bellsSent.Add(1)
-		l.hooks.Ring()
+		l.hooks.Door.Ring()
 	}
 	return nil
 }
