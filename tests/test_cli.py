@@ -50,7 +50,10 @@ def test_a_wrong_flag_is_named_and_exits_2(flags, why):
         (["--slots", "65537"], "slots must be 1 to 65536, not 65537"),
         (["--engine", "none", "--model", "x.keras"], "--engine none takes no --model"),
         (["--engine", "none", "--generator", "gemma"], "MODEL_CHECKPOINT"),
-        (["--engine", "none", "--generator", "gemma", "--checkpoint", "/no/such", "--tokenizer", "x"], "x: no such tokenizer"),
+        (
+            ["--engine", "none", "--generator", "gemma", "--checkpoint", "/no/such", "--tokenizer", "x"],
+            "x: no such tokenizer",
+        ),
         (["--engine", "none", "--generator", "openai", "--model", "x", "--base-url", "no url"], "no url"),
         (["--engine", "none", "--generator", "tiny", "--chat"], "--chat is not for --generator tiny"),
         (["--generator", "none", "--base-url", "x"], "--base-url is not for --generator none"),
