@@ -52,13 +52,20 @@ def port(text: str) -> int:
     return value
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows those defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="shm-server", description="Serve Python models through shared memory.")
     top.add_argument("--version", action="version", version=f"shm-server {__version__}")
     top.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    show = argparse.ArgumentDefaultsHelpFormatter
+    show = Defaults
     serve = commands.add_parser("serve", help="serve a model until SIGTERM or SIGINT", formatter_class=show)
     add = serve.add_argument
     add("--socket", default=listener.DEFAULT_SOCKET, metavar="PATH", help="Unix socket to listen on")
@@ -98,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     add("--context", type=positive, metavar="TOKENS", help="gemma, tiny: prompt and reply together; else 1024")
     add("--base-url", metavar="URL", help="openai: the endpoint, such as http://127.0.0.1:11434/v1; "
         "else $OPENAI_BASE_URL. The key is $OPENAI_API_KEY")  # fmt: skip
-    add("--timeout", type=float, metavar="SECONDS", help="openai: longest silence of the endpoint")
+    add("--timeout", type=float, metavar="SECONDS", help="openai: longest silence of the endpoint; else 60")
     serve.set_defaults(run=run_serve)
 
     trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=show)
