@@ -4,15 +4,21 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"time"
 
 	shm "go-shm-client"
 )
 
+const ops = "echo, classify or idle (stay connected and do nothing), echo-prompt (200 bytes of text), prompt, " +
+	"or stamped (prompts whose pieces are the moments at which they were made)"
+
 // options are the flags.
 type options struct {
 	transport, address, op string
 	pictures, labels       string
+	prompts                string
+	pause                  time.Duration
 	spin                   spinFlag
 	callers                int
 	calls, warmUp          int
@@ -27,9 +33,11 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.StringVar(&o.transport, "transport", "shm", "`name`: shm, uds, http or grpc")
 	f.StringVar(&o.address, "address", "", "socket `path`; for http a URL")
-	f.StringVar(&o.op, "op", "echo", "echo, classify, or idle: stay connected and do nothing")
+	f.StringVar(&o.op, "op", "echo", "what is called: "+ops)
 	f.StringVar(&o.pictures, "pictures", "", "`file` of pictures to classify, 3072 bytes each")
 	f.StringVar(&o.labels, "labels", "", "JSON `file` with the label of each picture, as the engine gives it in process")
+	f.StringVar(&o.prompts, "prompts", "", "JSON `file` of prompts and their replies, as the generator gives them in process")
+	f.DurationVar(&o.pause, "pause", 0, "prompt, stamped: `time` to sleep between two prompts")
 	f.Var(&o.spin, "spin", "shm: poll for this `time` before sleeping: 100us, 0, forever")
 	f.IntVar(&o.callers, "callers", 1, "goroutines that call")
 	f.IntVar(&o.calls, "calls", 0, "stop after `N` calls")
@@ -51,11 +59,13 @@ func (o *options) check(f *flag.FlagSet) error {
 		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.address == "":
 		return errors.New("-address is missing")
-	case o.op != "echo" && o.op != "classify" && o.op != "idle":
-		return fmt.Errorf("-op %q: echo, classify or idle", o.op)
+	case !slices.Contains([]string{"echo", "classify", "idle", "echo-prompt", "prompt", "stamped"}, o.op):
+		return fmt.Errorf("-op %q: %s", o.op, ops)
 	case o.op == "classify" && (o.pictures == "" || o.labels == ""):
 		return errors.New("-op classify needs -pictures and -labels")
-	case o.callers < 1 || o.calls < 0 || o.seconds < 0 || o.warmUp < 0 || o.rate < 0:
+	case o.streams() && (o.prompts == "" || o.transport != "shm" || o.callers != 1 || o.rate != 0):
+		return fmt.Errorf("-op %s needs -prompts, and has one caller through shm who sends when it has its answer", o.op)
+	case o.callers < 1 || o.pause < 0 || o.calls < 0 || o.seconds < 0 || o.warmUp < 0 || o.rate < 0:
 		return errors.New("a number is out of range")
 	case (o.calls > 0) == (o.seconds > 0):
 		return errors.New("one of -calls and -seconds is needed")
@@ -66,6 +76,9 @@ func (o *options) check(f *flag.FlagSet) error {
 	}
 	return nil
 }
+
+// streams: what is measured are prompts.
+func (o *options) streams() bool { return o.op == "prompt" || o.op == "stamped" }
 
 func (o *options) lasting() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
 

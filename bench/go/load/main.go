@@ -38,10 +38,6 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	op, table, err := work(o)
-	if err != nil {
-		return err
-	}
 	dialling, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	t, err := transport.Dial(dialling, o.transport, o.address, time.Duration(o.spin))
@@ -50,8 +46,11 @@ func run(ctx context.Context, o options) error {
 	}
 	defer t.Close()
 
-	loop := measure.Run{Transport: t, Op: op, Table: table, Callers: o.callers}
-	if warm := loop.Closed(ctx, o.warmUp, 0); o.warmUp > 0 && warm.FirstError != nil {
+	calls, err := work(o, t)
+	if err != nil {
+		return err
+	}
+	if warm := calls.Closed(ctx, o.warmUp, 0); o.warmUp > 0 && warm.FirstError != nil {
 		return fmt.Errorf("warm-up: %w", warm.FirstError)
 	}
 	runtime.GC()
@@ -62,7 +61,7 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("hold: %w", err)
 		}
 	}
-	r, err := measured(ctx, o, loop)
+	r, err := measured(ctx, o, t, calls)
 	if err != nil {
 		return err
 	}
@@ -78,18 +77,34 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
+// loop is a way to make calls: measure.Run or measure.Prompts.
+type loop interface {
+	Closed(ctx context.Context, calls int, lasting time.Duration) measure.Result
+}
+
 // work is what is called, with which payloads.
-func work(o options) (measure.Op, payload.Table, error) {
-	if o.op == "classify" {
-		table, err := payload.Pictures(o.pictures, o.labels)
-		return measure.Classify, table, err
+func work(o options, t transport.Transport) (loop, error) {
+	run := measure.Run{Transport: t, Op: measure.Echo, Callers: o.callers}
+	var err error
+	switch o.op {
+	case "classify":
+		run.Op = measure.Classify
+		run.Table, err = payload.Pictures(o.pictures, o.labels)
+	case "echo-prompt":
+		run.Op, run.Table = measure.EchoPrompt, payload.Texts(o.seed)
+	case "prompt", "stamped":
+		prompts := measure.Prompts{Transport: t.(transport.Prompter), Stamped: o.op == "stamped", Pause: o.pause}
+		prompts.Table, err = payload.Prompts(o.prompts)
+		return prompts, err
+	default:
+		run.Table = payload.Random(o.seed)
 	}
-	return measure.Echo, payload.Random(o.seed), nil
+	return run, err
 }
 
 // measured makes the calls, between two readings of all counters.
-func measured(ctx context.Context, o options, loop measure.Run) (report, error) {
-	before, err := begin(o, loop.Transport)
+func measured(ctx context.Context, o options, t transport.Transport, calls loop) (report, error) {
+	before, err := begin(o, t)
 	if err != nil {
 		return report{}, err
 	}
@@ -98,11 +113,11 @@ func measured(ctx context.Context, o options, loop measure.Run) (report, error) 
 	case o.op == "idle":
 		result = measure.Nothing(ctx, o.lasting())
 	case o.rate > 0:
-		result = loop.Open(ctx, o.rate, o.lasting())
+		result = calls.(measure.Run).Open(ctx, o.rate, o.lasting())
 	default:
-		result = loop.Closed(ctx, o.calls, o.lasting())
+		result = calls.Closed(ctx, o.calls, o.lasting())
 	}
-	after, err := end(o, loop.Transport)
+	after, err := end(o, t)
 	if err != nil {
 		return report{}, err
 	}

@@ -30,7 +30,8 @@ type report struct {
 	InTime       int64   `json:"in_time"`
 	Unfinished   int64   `json:"unfinished"`
 	Lateness     string  `json:"lateness,omitempty"`
-	BytesChecked int64   `json:"bytes_checked"`
+	Pieces       string  `json:"pieces,omitempty"`
+	BytesChecked int64   `json:"bytes_checked,omitempty"`
 	WallSeconds  float64 `json:"wall_s"`
 
 	Client           measure.Usage     `json:"client"`
@@ -72,8 +73,8 @@ func newReport(o options, result measure.Result, before, after reading) (report,
 		Transport: o.transport, Op: o.op, Callers: o.callers, Rate: o.rate, Seed: o.seed, WarmUp: o.warmUp,
 		Go: runtime.Version(), Processors: runtime.NumCPU(),
 		Count: result.Count, Errors: result.Errors, InTime: result.InTime, Unfinished: result.Unfinished,
-		BytesChecked: result.Count * shm.PixelBytes, WallSeconds: result.Wall.Seconds(),
-		Client: after.client.Since(before.client), ServerCPUSeconds: after.server - before.server, Batches: result.Batches,
+		WallSeconds: result.Wall.Seconds(),
+		Client:      after.client.Since(before.client), ServerCPUSeconds: after.server - before.server, Batches: result.Batches,
 	}
 	if o.transport == "shm" {
 		r.Spin = o.spin.String()
@@ -82,12 +83,18 @@ func newReport(o options, result measure.Result, before, after reading) (report,
 			r.Stats[name] = value - before.stats[name]
 		}
 	}
+	if o.op == "echo" || o.op == "classify" {
+		r.BytesChecked = result.Count * shm.PixelBytes
+	}
 	if result.FirstError != nil {
 		r.FirstError = result.FirstError.Error()
 	}
 	var err error
 	if r.Histogram, err = encode(result.Latency); err == nil && result.Lateness != nil {
 		r.Lateness, err = encode(result.Lateness)
+	}
+	if err == nil && result.Pieces != nil {
+		r.Pieces, err = encode(result.Pieces)
 	}
 	return r, err
 }

@@ -40,6 +40,26 @@ var Echo = Op{
 	},
 }
 
+// EchoPrompt sends 200 bytes of text: as a prompt, or where there are none as HTTP does, base64 in JSON.
+var EchoPrompt = Op{
+	call: func(ctx context.Context, t transport.Transport, entry *payload.Entry) (answer, error) {
+		if t, ok := t.(transport.Prompter); ok {
+			echoed, err := t.EchoPrompt(ctx, entry.Text)
+			return answer{echoed: echoed}, err
+		}
+		return Echo.call(ctx, t, entry)
+	},
+	check: func(entry *payload.Entry, got answer) error {
+		if got.echoed.Bytes != nil {
+			return Echo.check(entry, got)
+		}
+		if got.echoed.Text != entry.Text {
+			return fmt.Errorf("the echo of %q is %q", entry.Text, got.echoed.Text)
+		}
+		return nil
+	},
+}
+
 // Classify sends a picture; the label has to be the one that the engine gave in process.
 var Classify = Op{
 	call: func(ctx context.Context, t transport.Transport, entry *payload.Entry) (answer, error) {

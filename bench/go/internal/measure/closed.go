@@ -35,6 +35,7 @@ type Result struct {
 	FirstError error
 	Batches    map[int]int64
 	Wall       time.Duration
+	Pieces     *hdrhistogram.Histogram // of prompts, see there
 
 	// Of open runs:
 	InTime     int64                   // answered before the last call was due

@@ -3,9 +3,12 @@
 //	table := payload.Random(seed)                    // for echoes
 //	table, err := payload.Pictures(file, labels)   // for classify, labels by an in-process reference run
 //	entry := table.At(i)
+//	table := payload.Texts(seed)                     // for echoes of text
+//	prompts, err := payload.Prompts(file)
 package payload
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -18,11 +21,15 @@ import (
 // Entries of a table for echoes: 192 KiB, so that a payload comes from the second-level cache, as fresh pixels would.
 const Entries = 64
 
+// textBytes become 200 characters of base64.
+const textBytes = 150
+
 // Entry is one payload and what its answer must be.
 type Entry struct {
 	Bytes    []byte
 	Checksum uint64 // of layout.md, "Checksum"
 	Label    string // "" where no reference is known
+	Text     string // Bytes in base64: what HTTP and JSON carry in their place
 }
 
 // Table is what the callers go through in turn.
@@ -32,11 +39,22 @@ type Table []Entry
 func (t Table) At(i int) *Entry { return &t[i%len(t)] }
 
 // Random is a table of random bytes, as compressible as pixels of a camera: not at all.
-func Random(seed uint64) Table {
+func Random(seed uint64) Table { return random(seed, shm.PixelBytes) }
+
+// Texts is a table of texts of 200 bytes.
+func Texts(seed uint64) Table {
+	table := random(seed, textBytes)
+	for i := range table {
+		table[i].Text = base64.StdEncoding.EncodeToString(table[i].Bytes)
+	}
+	return table
+}
+
+func random(seed uint64, size int) Table {
 	random := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
 	table := make(Table, Entries)
 	for i := range table {
-		bytes := make([]byte, shm.PixelBytes)
+		bytes := make([]byte, size)
 		_, _ = random.Read(bytes) // never fails
 		table[i] = Entry{Bytes: bytes, Checksum: shm.Checksum(bytes)}
 	}

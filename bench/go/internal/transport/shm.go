@@ -2,9 +2,12 @@ package transport
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	shm "go-shm-client"
+
+	"sidecar-bench/internal/payload"
 )
 
 type shmTransport struct{ client *shm.Client }
@@ -26,6 +29,15 @@ func (t shmTransport) Echo(ctx context.Context, payload []byte) (Echoed, error) 
 func (t shmTransport) Classify(ctx context.Context, pixels []byte) (Classified, error) {
 	result, err := t.client.Classify(ctx, pixels)
 	return Classified{Label: result.Label, Batch: result.Batch}, err
+}
+
+func (t shmTransport) EchoPrompt(ctx context.Context, text string) (Echoed, error) {
+	echo, err := t.client.EchoPrompt(ctx, text)
+	return Echoed{Text: echo}, err
+}
+
+func (t shmTransport) Stream(ctx context.Context, prompt *payload.Prompt) iter.Seq2[string, error] {
+	return t.client.Stream(ctx, prompt.Text, shm.SamplingSteps(prompt.Steps), shm.Seed(prompt.Seed))
 }
 
 func (t shmTransport) Stats() map[string]uint64 {

@@ -7,7 +7,10 @@ package transport
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
+
+	"sidecar-bench/internal/payload"
 )
 
 // Transport is a client of one process, shared by all of its callers.
@@ -23,12 +26,20 @@ type Transport interface {
 type Echoed struct {
 	Bytes    []byte
 	Checksum uint64 // where Bytes is nil
+	Text     string // of EchoPrompt
 }
 
 // Classified is the model's answer.
 type Classified struct {
 	Label string
 	Batch int // how many pictures the model ran together with this one; 0 where the transport does not say
+}
+
+// Prompter is a transport that has a lane for text.
+type Prompter interface {
+	// EchoPrompt sends text the way that prompts go, all of it but the model.
+	EchoPrompt(ctx context.Context, text string) (Echoed, error)
+	Stream(ctx context.Context, prompt *payload.Prompt) iter.Seq2[string, error]
 }
 
 // Dial connects to a server by the transport of that name. spin is how long shm polls before it sleeps.
