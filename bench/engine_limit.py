@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import mmap
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,14 +21,13 @@ import numpy as np
 
 from shm_server.models import Classifier, load_classifier, warm_up
 
-from .machine import ROOT, die_with_parent
+from .orders import OrderProcess, carry_out
 
 MAX_BATCH = 32  # shm-server's default
 BATCHES = tuple(1 << i for i in range(MAX_BATCH.bit_length()))
 # Calls of each batch size before they count; `warm_up` has compiled for it before.
 WARM_UP = 20
 IMAGE = (3, 32, 32)
-READY_SECONDS = 180.0
 
 
 # -- in a process of its own
@@ -96,65 +92,33 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     pictures = np.zeros((1, *IMAGE), np.uint8)
-    print(json.dumps({"ready": classifier.name, "classes": list(classifier.class_names)}), flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "pictures" in order:
-            pictures = np.fromfile(order["pictures"], np.uint8).reshape(-1, *IMAGE)
-            answer = label(classifier, pictures)
-        else:
-            answer = measure(classifier, pictures, order["batch"], order["seconds"])
-        print(json.dumps(answer), flush=True)
+
+    def answer(order: dict[str, Any]) -> dict[str, Any]:
+        nonlocal pictures
+        if "pictures" not in order:
+            return measure(classifier, pictures, order["batch"], order["seconds"])
+        pictures = np.fromfile(order["pictures"], np.uint8).reshape(-1, *IMAGE)
+        return label(classifier, pictures)
+
+    carry_out(classifier.name, answer)
 
 
 # -- in the benchmark
 
 
-class EngineProcess:
-    """That process, as a member of the fleet: frozen while it is not its turn."""
+class EngineProcess(OrderProcess):
+    """That process, as a member of the fleet."""
 
     def __init__(self, engine: str, log: Path) -> None:
-        command = [sys.executable, "-m", "bench.engine_limit", "--engine", engine]
-        self._log = log
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                cwd=ROOT, preexec_fn=die_with_parent,
-            )  # fmt: skip
-        self.name = ""
-
-    def wait_until_ready(self) -> None:
-        self.name = self._read()["ready"]
-
-    def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        super().__init__("bench.engine_limit", "--engine", engine, log=log)
 
     def labels(self, pictures: Path) -> dict[str, Any]:
         """The labels of a file of pictures, which also are the ones that `measure` takes from now on."""
-        return self._order({"pictures": str(pictures)})
+        return self.order({"pictures": str(pictures)})
 
     def measure(self, batch: int, seconds: float) -> dict[str, Any]:
         """Let it run alone for so long."""
-        return self._order({"batch": batch, "seconds": seconds})
-
-    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        self.process.send_signal(signal.SIGCONT)
-        try:
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-            return self._read()
-        finally:
-            self.freeze()
-
-    def _read(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the engine's process ended:\n{self._log.read_text(errors='replace')[-2000:]}")
-        return json.loads(line)
+        return self.order({"batch": batch, "seconds": seconds})
 
 
 if __name__ == "__main__":
