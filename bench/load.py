@@ -29,14 +29,14 @@ class Load:
     def __init__(self, program: Path, pictures: Path, labels: Path, seed: int, warm_up: int) -> None:
         self.program, self.pictures, self.labels, self.seed, self.warm_up = program, pictures, labels, seed, warm_up
 
-    def run(self, contestant: Contestant, server: Server, op: str, **flags: float) -> dict[str, Any]:
+    def run(self, contestant: Contestant, server: Server, op: str, **flags: float | str) -> dict[str, Any]:
         """One run, from start to end. `flags` are load's own: seconds, calls, callers, rate."""
         with self.hold(contestant, server, op, **flags) as run:
             return run.go()
 
     @contextlib.contextmanager
     def hold(
-        self, contestant: Contestant, server: Server, op: str, observe: bool = True, **flags: float
+        self, contestant: Contestant, server: Server, op: str, observe: bool = True, **flags: float | str
     ) -> Iterator[Run]:
         """A run that is connected and warm, and waits to be let go. `observe`: it reads what the server uses."""
         command = [
@@ -49,7 +49,7 @@ class Load:
         if op == "classify":
             command += ["-pictures", str(self.pictures), "-labels", str(self.labels)]
         for name, value in flags.items():
-            command += [f"-{name}", f"{value:g}"]
+            command += [f"-{name}", value if isinstance(value, str) else f"{value:g}"]
         run = Run(command, flags.get("seconds", 0.0) + PATIENCE_SECONDS, contestant.cpu)
         try:
             run.wait_until_ready()

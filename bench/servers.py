@@ -2,7 +2,7 @@
 
 A server that spins would otherwise take a core from everybody else. A stopped process uses nothing at all.
 
-    with Fleet(directory, engine="tensorflow") as fleet:
+    with Fleet(directory, engine="tensorflow", names=IMAGES) as fleet:
         with fleet.only("spinning") as server:
             ...                                   # server.pid, server.address("shm")
 """
@@ -21,9 +21,16 @@ from pathlib import Path
 
 from .engine_limit import EngineProcess
 from .machine import die_with_parent
+from .orders import OrderProcess
+from .prompt_limit import PromptProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 180.0
+
+IMAGES = ("spinning", "default", "parked", "grpc")
+# One that serves pictures and prompts, as it comes; and those of bench/scripted.py, by how they wait.
+PROMPTS = "prompts"
+SCRIPTED = {"scripted-spinning": "inf", "scripted-default": "100", "scripted-parked": "0"}
 
 
 class ServerError(Exception):
@@ -36,9 +43,12 @@ class Server:
     def __init__(self, name: str, command: list[str], addresses: dict[str, str], log: Path) -> None:
         self.name, self._addresses, self._log = name, addresses, log
         with log.open("wb") as out:
+            # A process group of its own: its generator's process is stopped with it. Should the benchmark be killed,
+            # the kernel ends what is stopped in a group that has nobody left outside.
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
-            )
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent,
+                process_group=0,
+            )  # fmt: skip
         self.pid = self.process.pid
 
     def address(self, transport: str) -> str:
@@ -58,10 +68,14 @@ class Server:
             raise ServerError(f"the server {self.name!r} ended ({self.process.returncode}):\n{self._tail()}")
 
     def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # all of it has ended
+            os.killpg(self.pid, number)
 
     @contextlib.contextmanager
     def pinned(self, cpu: int | None) -> Iterator[None]:
@@ -87,7 +101,7 @@ class Server:
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             self.process.wait()
 
     def _tail(self) -> str:
@@ -95,35 +109,36 @@ class Server:
 
 
 class Fleet:
-    """All servers, and the process in which the engine is called directly. Use as a context manager."""
+    """All servers, and the processes in which engines are called directly. Use as a context manager."""
 
-    def __init__(self, directory: Path, engine: str, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, directory: Path, engine: str, names: tuple[str, ...] = IMAGES) -> None:
         self.engine_name, self._directory = engine, directory
-        self._names = names or ("spinning", "default", "parked", "grpc")
+        self._names = names
         self.servers: dict[str, Server] = {}
         self.engine: EngineProcess | None = None
+        self.generator: PromptProcess | None = None
 
     def __enter__(self) -> Fleet:
         try:
             self.servers = {name: self._start(name) for name in self._names}
             if self.engine_name != "none":
                 self.engine = EngineProcess(self.engine_name, self._directory / "engine.log")
-            for server in self.servers.values():
-                server.wait_until_ready()
-                server.freeze()
-            if self.engine:
-                self.engine.wait_until_ready()
-                self.engine.freeze()
+            if PROMPTS in self._names:
+                self.generator = PromptProcess(self._directory / "generator.log")
+            for process in (*self.servers.values(), *self._in_process()):
+                process.wait_until_ready()
+                process.freeze()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in self.servers.values():
-            server.stop()
-        if self.engine:
-            self.engine.stop()
+        for process in (*self.servers.values(), *self._in_process()):
+            process.stop()
+
+    def _in_process(self) -> list[OrderProcess]:
+        return [each for each in (self.engine, self.generator) if each]
 
     @contextlib.contextmanager
     def only(self, name: str) -> Iterator[Server]:
@@ -144,9 +159,15 @@ class Fleet:
         if name == "grpc":
             command = [*python, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
-        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm, "--generator", "none"]
+        if name in SCRIPTED:
+            command = [*python, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
+            return Server(name, command, {"shm": shm}, log)
+        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
+        command += ["--generator", "tiny" if name == PROMPTS else "none"]
         addresses = {"shm": shm}
-        if name == "default":
+        if name == PROMPTS:
+            pass
+        elif name == "default":
             port = free_port()
             addresses |= {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
             command += ["--uds", addresses["uds"], "--http", str(port)]

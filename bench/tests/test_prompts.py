@@ -1,0 +1,138 @@
+"""Prompts in process and through the lane, to the generator of bench/scripted.py."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import prompt_limit
+from bench.contestants import DEFAULT, HTTP
+from bench.histogram import Histogram
+from bench.load import Load, LoadError
+from bench.scripted import Scripted
+from bench.servers import SCRIPTED, Fleet
+from bench.tally import part
+from shm_server.generators.turns import Turns
+
+INSTANT = [{"text": f"instant {words}", "steps": 5, "seed": 1} for words in ("to be", "or not")]
+PACED = [{"text": "paced 200", "steps": 4, "seed": 1, "reply": "", "pieces": 4}]
+
+
+@pytest.fixture(scope="module")
+def turns():
+    return Turns(Scripted())
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("default", *SCRIPTED)) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def caller(program, tmp_path):
+    return Load(program, tmp_path / "none", tmp_path / "none", seed=1, warm_up=3)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(prompts):
+        file = tmp_path / "prompts.json"
+        file.write_text(json.dumps(prompts))
+        return str(file)
+
+    return write
+
+
+def test_a_script_says_its_words_over_and_over(turns):
+    assert prompt_limit.reply(turns, INSTANT) == [
+        {"reply": "to be to be to ", "pieces": 5},
+        {"reply": "or not or not or ", "pieces": 5},
+    ]
+
+
+def test_a_generator_in_process_is_timed_to_its_first_piece_and_by_the_piece(turns):
+    run = prompt_limit.measure(turns, PACED, 0.05, stamped=False)
+    first, later = Histogram([run["histogram"]]), Histogram([run["pieces"]])
+    assert len(first) == len(later) == run["count"] > 0
+    assert later.us(1) >= 199
+    stamped = prompt_limit.measure(turns, PACED, 0.05, stamped=True)
+    assert len(Histogram([stamped["pieces"]])) == 4 * stamped["count"]
+
+
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_replies_come_through_the_lane_and_are_those_given_in_process(fleet, caller, write, turns, name):
+    known = [prompt | reply for prompt, reply in zip(INSTANT, prompt_limit.reply(turns, INSTANT), strict=True)]
+    with fleet.only(name) as server:
+        run = caller.run(DEFAULT, server, "prompt", calls=20, prompts=write(known))
+        stamped = caller.run(DEFAULT, server, "stamped", calls=3, prompts=write(PACED), pause="1ms")
+        echoed = caller.run(DEFAULT, server, "echo-prompt", calls=20)
+    assert [each["errors"] for each in (run, stamped, echoed)] == [0, 0, 0]
+    assert (run["count"], len(Histogram([run["pieces"]]))) == (20, 20)
+    assert (stamped["count"], part(stamped, "pieces")["count"]) == (3, 12)
+    assert echoed["count"] == 20
+
+
+def test_http_echoes_the_same_text(fleet, caller):
+    with fleet.only("default") as server:
+        run = caller.run(HTTP, server, "echo-prompt", calls=5)
+    assert (run["count"], run["errors"]) == (5, 0)
+
+
+def test_a_reply_that_differs_from_the_one_in_process_is_an_error(fleet, caller, write):
+    wrong = [{**INSTANT[0], "reply": "to be to be or ", "pieces": 5}]
+    with fleet.only("scripted-default") as server, pytest.raises(LoadError, match='"to be to be to "'):
+        caller.run(DEFAULT, server, "prompt", calls=5, prompts=write(wrong))
+
+
+def test_a_frozen_server_s_generator_is_frozen_with_it(fleet):
+    with fleet.only("default"):
+        group = processes(fleet.servers["scripted-spinning"].pid)
+    assert len(group) == 2
+    assert set(group.values()) == {"T"}
+
+
+def test_a_server_that_is_stopped_leaves_no_generator_behind(tmp_path):
+    with Fleet(tmp_path, "none", ("scripted-parked",)) as fleet:
+        group = fleet.servers["scripted-parked"].pid
+        assert len(processes(group)) == 2
+    assert processes(group) == {}
+
+
+def test_a_frozen_generator_ends_when_the_benchmark_is_killed(tmp_path):
+    ready, told = os.pipe()
+    bench = os.fork()
+    if not bench:
+        fleet = Fleet(tmp_path, "none", ("scripted-parked",)).__enter__()
+        os.write(told, str(fleet.servers["scripted-parked"].pid).encode())
+        signal.pause()
+    group = int(os.read(ready, 20))
+    assert len(processes(group)) == 2
+    os.kill(bench, signal.SIGKILL)
+    os.waitpid(bench, 0)
+    end = time.monotonic() + 10
+    while processes(group) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert processes(group) == {}
+
+
+def processes(group: int) -> dict[int, str]:
+    """The processes of a group that have not ended, and their states."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found[pid] = fields[0]
+    return found
+
+
+def test_a_part_of_a_run_is_a_run_without_a_time():
+    pieces = Histogram.of(np.array([1000, 2000])).encode()
+    assert part({"wall_s": 3.0, "pieces": pieces}, "pieces")["count"] == 2
