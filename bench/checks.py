@@ -1,4 +1,4 @@
-"""What the benchmark must show (issues 2 and 3), computed from a result. What is not met is printed like what is."""
+"""What the benchmark must show (issues 2, 3 and 4), computed from a result. What is not met is printed like what is."""
 
 from __future__ import annotations
 
@@ -62,4 +62,19 @@ _CLAIMS: list[tuple[str, str, float, bool, Callable[[_Rows], float]]] = [
         True,
         lambda r: r.value("shm-default", "of_limit"),
     ),
+    (
+        "prompt",
+        "first token, p50: what the lane adds spinning, us",
+        5,
+        False,
+        lambda r: r.value("first/instant/shm-spin", "added_us"),
+    ),
+    (
+        "prompt",
+        "first token, p50: what the lane adds parked, us",
+        100,
+        False,
+        lambda r: r.value("first/instant/shm-parked", "added_us"),
+    ),
+    ("prompt", "a token's way to Go, p50, parked, us", 20, False, lambda r: r.us("made/paced/shm-parked")),
 ]

@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 QUIET_PERCENT = 95.0  # idle, of all cores
 PACKAGES = (
-    "numpy", "tensorflow", "keras", "jax", "openvino", "grpcio", "protobuf", "flask", "gunicorn", "hdrhistogram",
+    "numpy", "tensorflow", "keras", "jax", "gemma", "openvino", "grpcio", "protobuf", "flask", "gunicorn",
+    "hdrhistogram",
 )  # fmt: skip
 
 

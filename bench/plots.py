@@ -48,19 +48,25 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 def tails(section: dict[str, Any]) -> Figure:
     """Complementary CDFs."""
     figure, ((axes,),) = subplots(1, 1, figsize=(9, 6))
-    for row in (row for row in section["rows"] if row["count"]):
+    draw_tails(axes, section["rows"])
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def draw_tails(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """A complementary CDF each."""
+    for row in (row for row in rows if row["count"]):
         latency, exceeding = Histogram([row["histogram"]]).tail()
         # The last sample is exceeded by none: a curve ends at one in all of them.
         exceeding[-1] = 1 / row["count"]
-        style = "--" if row["key"] in REFERENCES else ":" if row["key"].endswith("-one-core") else "-"
+        dotted = row["key"].endswith("-one-core") or row["key"].startswith("generating/")
+        style = "--" if contestant(row) in REFERENCES else ":" if dotted else "-"
         axes.step(latency, exceeding, style, where="post", label=row["label"], color=colour(row), linewidth=1.5)
     axes.set(xscale="log", yscale="log", xlabel="microseconds", ylabel="part of the calls that take longer")
     tidy(axes)
     for part, name in ((0.5, "p50"), (0.1, "p90"), (0.01, "p99"), (0.001, "p99.9")):
         axes.axhline(part, color="lightgray", linewidth=0.6, zorder=0)
         axes.text(1.0, part, f" {name}", transform=axes.get_yaxis_transform(), fontsize=8, va="center", color="gray")
-    legend_below(figure, axes, 2)
-    return figure
 
 
 def throughput_above_p99(axes: Any, rows: list[dict[str, Any]], level: str, name: str, title: str) -> None:
@@ -90,4 +96,9 @@ def by_label(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def colour(row: dict[str, Any]) -> str:
-    return COLOURS.get(row["key"].removesuffix("-one-core"), "gray")
+    return COLOURS.get(contestant(row).removesuffix("-one-core"), "gray")
+
+
+def contestant(row: dict[str, Any]) -> str:
+    """The key of a contestant, also where a section has several rows for each: what/shm-spin."""
+    return row["key"].rpartition("/")[2]

@@ -55,12 +55,13 @@ def machine(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in head["versions"].items())
     virtual = " (virtual machine)" if head["hypervisor"] else ""
     changed = " with changes" if head["dirty"] else ""
+    prompts = f"; prompts: {head['generator']}" if "generator" in head else ""
     lines = [
         f"{head['cpu']}, {head['cores']} cores{virtual}, {head['memory_gib']:g} GiB; Linux {head['kernel']},",
         f"governor {head['governor']}, idle driver {head['idle_driver']}, clock {head['clock']}.",
         f"Pinning: {head['pinning']}. Before the start {head['idle_before_percent']:g}% idle, load average",
         f"{head['load_average'][0]:.2f}; {head.get('steal_percent', 0):g}% stolen by the host meanwhile.",
-        f"Model: {head['model']}, one thread. Python {head['python']}, {versions},",
+        f"Model: {head['model']}, one thread{prompts}. Python {head['python']}, {versions},",
         f"Go {head['go'].get('go', '?')}, grpc-go {head['go'].get('grpc', '?')}. Commit {head['commit']}{changed},",
         f"{head['date'][:10]}, the {head['form']} form: {plan['rounds']} rounds, a turn {plan['seconds']:g} s after",
         f"a warm-up of {plan['warm_up']} calls that do not count; seed {head['seed']}. Every answer was checked.",

@@ -29,7 +29,7 @@ from .floor import Floor
 from .plan import FULL, QUICK, Plan
 from .rounds import Progress
 from .sections import SECTIONS
-from .servers import ROOT, Fleet, ServerError
+from .servers import IMAGES, ROOT, Fleet, ServerError
 
 BUILD = ROOT / "build" / "bench"
 
@@ -80,13 +80,19 @@ def measure(args: argparse.Namespace, plan: Plan, names: list[str], head: dict[s
     load.build(ROOT, program)
     floor = Floor(ROOT, BUILD)
     begun, ticks = time.monotonic(), machine.cpu_times()
+    servers = (*IMAGES, *(server for name in names for server in getattr(SECTIONS[name], "SERVERS", ())))
     # Sockets' paths are short: at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Fleet(Path(directory), args.engine) as fleet:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        Fleet(Path(directory), args.engine, servers) as fleet,
+    ):
         images, labels, seen = pictures.make(args.seed, Path(directory), fleet.engine)
         caller = load.Load(program, images, labels, args.seed, plan.warm_up)
         bench = Bench(plan, args.seed, fleet, caller, floor, progress, Path(directory))
         sections = {name: SECTIONS[name].measure(bench) for name in names}
         head |= {"model": fleet.engine.name, "labels": seen}
+        if fleet.generator:
+            head["generator"] = fleet.generator.name
     progress.end()
     head |= {
         "go": machine.go_version(program, load.go(ROOT)),

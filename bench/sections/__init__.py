@@ -2,12 +2,13 @@
 
 TITLE             of the figure
 QUESTION, HOW     what it answers, and how it is measured
+SERVERS           of servers.py that it needs besides those that serve images; may be missing
 measure(bench)    its part of results.json: {"rows": [tally.row(), ...], ...}
 table(section)    Markdown of that part
 plot(section)     a Figure of it
 """
 
-from . import batching, classify, concurrency, cost, echo, limit, processes
+from . import batching, classify, concurrency, cost, echo, limit, processes, prompt
 
 SECTIONS = {
     "echo": echo,
@@ -17,4 +18,5 @@ SECTIONS = {
     "cost": cost,
     "batching": batching,
     "limit": limit,
+    "prompt": prompt,
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import ALL, FLOORS, SPINNING, UDS
+from bench.contestants import ALL, FLOORS, PARKED, SPINNING, UDS
 from bench.histogram import Histogram
 from bench.tally import Tally
 
@@ -53,6 +53,20 @@ def results() -> dict[str, Any]:
     alone = {**row("engine", "the engine, batches of 32", 300, batch=32), "images_per_s": 100_000.0}
     fed = row("shm-spin", "shm, 64 goroutines", 10, {"batches": {"32": 1000}}, op="classify")
     fed |= {"of_limit": 0.95, "of_largest": 0.93}
+    prompts = [
+        {**row(f"first/instant/{each.key}", f"at once: {each.label}", us, part="first"), "added_us": us - 4}
+        for each, us in ((SPINNING, 7), (PARKED, 130))
+    ]
+    prompts += [
+        row(f"{name}/{SPINNING.key}", SPINNING.label, 30, part=part)
+        for name, part in (
+            ("made/paced", "made"),
+            ("echo", "echo"),
+            ("classify", "classify"),
+            ("generating", "classify"),
+        )
+    ]
+    prompts[0]["added_percent"] = prompts[1]["added_percent"] = 75.0
     return {
         "header": {
             "date": "2026-11-24T00:00:00+00:00", "commit": "abc1234", "dirty": False, "cpu": "A CPU", "cores": 2,
@@ -70,5 +84,6 @@ def results() -> dict[str, Any]:
             "cost": {"rows": [cost], "syscalls_by": "perf"},
             "batching": {"rows": [offered], "capacity": 2000.0},
             "limit": {"rows": [alone, fed]},
+            "prompt": {"rows": prompts},
         },
     }  # fmt: skip

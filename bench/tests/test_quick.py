@@ -7,7 +7,7 @@ import pytest
 from bench import contestants, run
 from bench.histogram import Histogram
 from bench.plan import QUICK
-from bench.sections import SECTIONS
+from bench.sections import SECTIONS, prompt
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,11 @@ def test_nobody_is_left_out(results):
     assert sections["classify"] == everybody | {contestants.ENGINE.key}
     assert sections["cost"] == everybody
     assert {row["callers"] for row in results["sections"]["concurrency"]["rows"]} == set(QUICK.callers)
+    assert sections["prompt"] >= {f"echo/{each.key}" for each in prompt.ECHOES}
+    lanes = {f"{kind.key}/{each.key}" for kind in prompt.KINDS for each in (contestants.ENGINE, *kind.lanes)}
+    assert {key.partition("/")[2] for key in sections["prompt"] if key.startswith("first/")} == lanes
+    for what in ("classify", "generating", "beside"):
+        assert {f"{what}/{each.key}" for each in prompt.CLASSIFIERS} <= sections["prompt"]
     assert {row["processes"] for row in results["sections"]["processes"]["rows"]} == set(QUICK.processes)
 
 

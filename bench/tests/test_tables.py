@@ -45,6 +45,13 @@ def test_a_claim_that_is_not_met_is_printed_as_such():
     assert "**no**" in report.claims(results())
 
 
+def test_what_the_prompt_lane_adds_is_claimed_by_what_was_measured():
+    found = {each["claim"]: each for each in checks(results())}
+    assert found["first token, p50: what the lane adds spinning, us"]["met"]
+    assert not found["first token, p50: what the lane adds parked, us"]["met"]  # 130 us - 4 us
+    assert found["a token's way to Go, p50, parked, us"]["measured"] is None
+
+
 def test_claims_of_sections_that_were_not_run_are_left_out():
     some = results()
     some["sections"] = {"classify": some["sections"]["classify"]}
