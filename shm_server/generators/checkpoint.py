@@ -10,7 +10,6 @@ flat     {"transformer/layer_0/attn/q_einsum": {"w": ...}}        what Google pu
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,3 @@ def _by_path(tree: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-# Orbax tells of its every step, as a warning where something is merely slow.
-logging.getLogger("absl").setLevel(logging.ERROR)

@@ -21,6 +21,11 @@ from shm_server.models.errors import ModelError
 from shm_server.models.quiet import quiet_imports
 
 with quiet_imports():
+    # Orbax tells of its every step, as a warning where something is merely slow; Grain warns at its import.
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+
     import jax
     import numpy as np
 
