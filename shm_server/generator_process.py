@@ -32,8 +32,6 @@ READY = b"ready"
 COUNTERS = "counters"
 # The control thread answers at once, but it may wait for a core.
 COUNTERS_SECONDS = 2.0
-# Where both want a core, the image lane gets about nine tenths of it: a weight of 110 against 1024 (sched(7)).
-NICE = 10
 # Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
 STOP_SECONDS = 15.0
 
@@ -114,9 +112,21 @@ class GeneratorProcess:
             log.error("the generator's process ended with code %d; prompts are refused from now on", code)
 
 
+def give_way() -> None:
+    """Have every thread of this process leave its core to whoever else wants it.
+
+    SCHED_IDLE (sched(7)): one that wakes up takes the core at once. Niceness would only make our share smaller; a
+    thread that is about to classify still waited for the end of our time slice, up to 8 ms. Where nobody leaves a core
+    idle, next to nothing is generated: clients and servers that spin for ever want a core each beside ours.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+
+
 def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
     """Say that the generator is ready, and serve until the server's process closes its end."""
     log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
+    give_way()  # after loading, for which the server waits; threads to come inherit it
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(1e-4)
@@ -155,7 +165,6 @@ def main() -> int:
     )
     for name in ("absl", "jax"):  # which accelerators there are not
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: we stop when the server tells us
         signal.signal(number, signal.SIG_IGN)
     pipe = socket.socket(fileno=args.fd)

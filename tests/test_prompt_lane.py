@@ -295,6 +295,14 @@ def test_a_server_without_a_generator_offers_no_prompt_lane(start):
     sock.close()
 
 
+def test_the_generators_process_leaves_its_core_to_others(server):
+    with Prompts(server) as client:
+        client.ask("on")
+    threads = os.listdir(f"/proc/{generator_pid(server)}/task")
+    assert {os.sched_getscheduler(int(thread)) for thread in threads} == {os.SCHED_IDLE}
+    assert os.sched_getscheduler(server.pid) == os.SCHED_OTHER
+
+
 def test_the_go_command_prints_a_reply_as_it_comes(server, shm_client):
     command = [shm_client, "prompt", "--socket", server.socket, "--steps", "3", "--seed", "5", "--stats"]
     done = subprocess.run([*command, "two", "words", "repeat"], capture_output=True, text=True, check=False)
