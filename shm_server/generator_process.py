@@ -108,7 +108,7 @@ class GeneratorProcess:
 
     def _watch(self) -> None:
         code = self._process.wait()
-        if not self._stopping:
+        if self._ready and not self._stopping:  # before that, wait_ready tells
             log.error("the generator's process ended with code %d; prompts are refused from now on", code)
 
 
