@@ -26,7 +26,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     plan = bench.plan
     fed = {each: Tally(each.key, each.label, op="classify", callers=CALLERS) for each in CONTESTANTS}
     engine = {size: Tally(ENGINE.key, f"the engine in process, batches of {size}", batch=size) for size in BATCHES}
-    for each in interleaved((*CONTESTANTS, *BATCHES), plan.rounds // 2, bench.seed, "limit", bench.progress):
+    for each in interleaved((*CONTESTANTS, *BATCHES), max(1, plan.rounds // 2), bench.seed, "limit", bench.progress):
         if isinstance(each, Contestant):
             bench.call(fed[each], each, "classify", seconds=plan.sweep_seconds, callers=CALLERS)
         else:
