@@ -16,8 +16,9 @@ from shm_server.generators import Limits, Sampling
 
 
 class Script:
-    """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `fail:KIND`, `hang` until it is closed, `bug`,
-    `repeat` says "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling."""
+    """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `await:FILE` until it exists, `fail:KIND`,
+    `hang` until it is closed, `bug`, `repeat` says "." for each sampling step. A prompt `start-bug` raises in `start`.
+    `params` says the sampling."""
 
     prompt_tokens = tokens = 0
     finished = None
@@ -35,6 +36,10 @@ class Script:
                 yield rest
             elif verb == "sleep":
                 time.sleep(float(rest))
+                yield ""
+            elif verb == "await":
+                while not os.path.exists(rest):
+                    time.sleep(0.001)
                 yield ""
             elif verb == "fail":
                 raise getattr(generators, rest)(f"it is {rest}")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,18 +69,19 @@ func startCommand(t *testing.T, path string, command *exec.Cmd) *server {
 		_ = s.command.Wait() // killed on purpose, mostly
 		close(s.ended)
 	}()
-	t.Cleanup(func() { s.signal(syscall.SIGKILL) })
+	t.Cleanup(func() {
+		s.signal(syscall.SIGKILL)
+		if t.Failed() {
+			t.Logf("the server said:\n%s", s.log.String())
+		}
+	})
 	s.waitFor("listening on")
 	return s
 }
 
 func (s *server) waitFor(text string) {
 	s.t.Helper()
-	for end := time.Now().Add(time.Minute); !strings.Contains(s.log.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.t.Fatalf("the server never said %q:\n%s", text, s.log.String())
-		}
-	}
+	eventually(s.t, "the server says "+text, func() bool { return strings.Contains(s.log.String(), text) })
 }
 
 // signal sends a signal and waits for the end of the server.
@@ -103,6 +105,17 @@ func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// eventually waits until done says true. When it never does, the test fails, with what every goroutine is at.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("waited in vain until %s\n%s", what, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
 }
 
 func gray(level byte) []byte { return bytes.Repeat([]byte{level}, shm.PixelBytes) }
