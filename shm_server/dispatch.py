@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from . import _core
 from .doorbell import LaneRequest
-from .layout import LaneKind
+from .layout import LaneKind, Op
 from .segment import LaneSpec
 from .session import Session
 
+# Looking a member up in its enum takes 90 ns, a fifteenth of an echo's time; this takes 15.
+ECHO = int(Op.ECHO)
 # How long a stopping server goes on with what clients still submit before it refuses the rest.
 DRAIN_SECONDS = 5.0
 
@@ -46,7 +48,7 @@ class Dispatcher:
         raise NotImplementedError
 
     def serve(self, lane: _core.Lane) -> None:
-        """Run a drained batch. Called in the data thread; `lane.op` is one that the lane's kind has."""
+        """Run a drained batch. Called in the data thread; `lane.op` is one that the lane's kind has, and no echo."""
         raise NotImplementedError
 
     def counters(self) -> dict[str, int]:
@@ -76,11 +78,11 @@ class Dispatcher:
         """Serve until `stop`. With `cpu` the calling thread is pinned to that core."""
         if cpu is not None:
             os.sched_setaffinity(threading.get_native_id(), {cpu})
-        wait, limit = self.wait, self.limit
+        wait, dispatch, limit = self.wait, self.dispatch, self.limit
         while not self._stopping:
             lane = wait(limit)
             if lane is not None:
-                self.dispatch(lane)
+                dispatch(lane)
                 continue
             while self._orders:
                 self._orders.popleft()()
@@ -92,7 +94,10 @@ class Dispatcher:
 
     def dispatch(self, lane: _core.Lane) -> None:
         """Run a lane's batch, or end its session when its client broke the protocol."""
-        if lane.op:
+        op = lane.op
+        if op == ECHO:
+            lane.complete_echo()
+        elif op:
             self.serve(lane)
         else:
             self.release(self.sessions[lane], lane.fault)

@@ -24,7 +24,7 @@ from .generators import (
     Unavailable,
 )
 from .generators.turns import DEFAULT_PLACES, Job, Turns
-from .layout import CompletionFlag, LaneKind, Op, Status
+from .layout import CompletionFlag, LaneKind, Status
 from .segment import LaneSpec, pages
 from .session import Session
 
@@ -134,9 +134,6 @@ class PromptDispatcher(Dispatcher):
         return lane
 
     def serve(self, lane: _core.Lane) -> None:
-        if lane.op == Op.ECHO:
-            lane.complete_echo()
-            return
         session = self.sessions[lane]
         for slot, data, steps, temperature, top_k, seed, deadline in lane.begin_prompts():
             reply = SlotReply(session, slot, deadline)
