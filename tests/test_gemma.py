@@ -557,6 +557,22 @@ print("hits", len(found))
     assert any((tmp_path / "shm-server" / "jax").iterdir())
 
 
+def test_the_thread_that_asks_for_a_token_waits_for_no_other():
+    program = """
+from resource import RUSAGE_THREAD, getrusage
+from shm_server.generators import Sampling, generate, load_generator
+tiny = load_generator("tiny", context=256)
+before = getrusage(RUSAGE_THREAD).ru_nvcsw
+pieces = sum(1 for _ in generate(tiny, "a", Sampling(steps=128, seed=1)))
+print("waits", getrusage(RUSAGE_THREAD).ru_nvcsw - before, "pieces", pieces)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    waits, pieces = int(run.stdout.split()[-3]), int(run.stdout.split()[-1])
+    assert pieces > 50
+    assert waits < pieces / 4
+
+
 @pytest.fixture
 def texts(tmp_path):
     """Two works of words that nobody knows."""

@@ -33,6 +33,7 @@ with quiet_imports():
     from shm_server.generators.checkpoint import Checkpoint
     from shm_server.generators.decoder import CHUNKS, MAX_TOP_K, Decoder, Draw
     from shm_server.generators.vocabulary import TextStream, Vocabulary
+    from shm_server.models.xla import use_threads
 
 DEFAULT_CONTEXT = 1024
 TEMPERATURE, TOP_K = 1.0, 64  # what Google recommends for Gemma 3
@@ -74,8 +75,7 @@ def load(
         raise ModelError(f"the context is {context} tokens, must be a multiple of {CHUNKS[-1]}")
     if architecture is not None and architecture not in ARCHITECTURES:
         raise ModelError(f'unknown architecture "{architecture}": there are {", ".join(ARCHITECTURES)}')
-    if threads:
-        os.environ["NPROC"] = str(threads)  # the size of XLA's thread pool, read when JAX starts up
+    use_threads(threads)
     keep_compiled()
     vocabulary = Vocabulary(Path(tokenizer), chat=chat)
     stored = Checkpoint(Path(checkpoint), architecture)
@@ -91,6 +91,7 @@ def load(
         widened(stored.load(model)),
         vocabulary,
         context=context,
+        serial=threads == 1,
         name=f"{name or stored.architecture} on JAX",
         note=note,
         temperature=temperature,
@@ -130,6 +131,7 @@ class GemmaGenerator:
         vocabulary: Vocabulary,
         *,
         context: int,
+        serial: bool = False,
         name: str,
         note: str = "",
         temperature: float = TEMPERATURE,
@@ -143,7 +145,7 @@ class GemmaGenerator:
         self._temperature, self._top_k = temperature, top_k
         drawable = np.zeros(model.config.num_embed, bool)
         drawable[: vocabulary.size] = vocabulary.drawable()
-        self.decoder = Decoder(model, params, drawable, context=context)
+        self.decoder = Decoder(model, params, drawable, context=context, serial=serial)
         self._warm_up()
 
     def start(self, prompt: str, sampling: Sampling) -> GemmaGeneration:
