@@ -24,7 +24,7 @@ class Floor:
         )
 
     def run(self, way: str, rounds: int, seconds: float) -> dict[str, Any]:
-        """So many round trips over `shm` or `socket`, or for so long, like what `Load.run` gives.
+        """So many round trips over `shm` or `socket`, or wake-ups (`wake`), or for so long, like what `Load.run` gives.
 
         Its warm-up is in the program.
         """

@@ -26,7 +26,7 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    rounds=8,
+    rounds=6,
     seconds=1.0,
     warm_up=1000,
     callers=(1, 2, 4, 16, 64, 256),

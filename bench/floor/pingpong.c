@@ -3,13 +3,14 @@
  * One writes 3,072 bytes and publishes an entry; the other reads them all (the checksum of layout.md) and publishes the
  * checksum back. The same bytes move as in an echo through the sidecar, with no Go, no Python and no checks in the way.
  *
- *     pingpong shm|socket ROUNDS [SECONDS] > samples      one line a round: nanoseconds
+ *     pingpong shm|socket|wake ROUNDS [SECONDS] > samples      one line a round: nanoseconds
  *
  * It ends after ROUNDS, or after SECONDS where that is earlier: where two spinning processes share one core, a round takes
  * as long as a time slice. The warm-up, which does not count, takes no longer than SECONDS either.
  *
  * `socket` is the peer: the same bytes over a Unix socket, blocking on both sides, which is what a sleeping sidecar is
- * compared with.
+ * compared with. `wake` is one way: each 500 us a byte from a process that computes to one that sleeps at the socket, from
+ * before it is sent until it has been read. That is what a streamed token is compared with.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -21,7 +22,7 @@
 
 #include "../../shm_server/native/ring.h"
 
-enum { PAYLOADS = 64, WARM_UP = 20000 };
+enum { PAYLOADS = 64, WARM_UP = 20000, PACE_NS = 500000 };
 
 struct shared {
     _Alignas(128) _Atomic uint64_t request;
@@ -62,6 +63,28 @@ static void serve(struct shared *s)
     }
 }
 
+static void serve_wake(struct shared *s, int fd)
+{
+    uint8_t byte;
+    for (uint64_t turn = 1;; turn++) {
+        all(read, fd, &byte, 1);
+        s->checksum = ring_now();
+        atomic_store_explicit(&s->reply, turn, memory_order_release);
+    }
+}
+
+static uint64_t wake(struct shared *s, int fd, uint64_t turn)
+{
+    uint8_t byte = 0;
+    for (uint64_t due = ring_now() + PACE_NS; ring_now() < due;)
+        ;
+    uint64_t sent = ring_now();
+    all(put, fd, &byte, 1);
+    while (atomic_load_explicit(&s->reply, memory_order_acquire) != turn)
+        ring_pause();
+    return s->checksum - sent;
+}
+
 static uint64_t ask(struct shared *s, uint64_t turn, uint8_t *payload)
 {
     memcpy(s->slot, payload, SHM_IMAGE_BYTES);
@@ -84,9 +107,9 @@ int main(int argc, char **argv)
     bool complete = argc == 3 || argc == 4;
     long rounds = complete ? atol(argv[2]) : 0;
     double seconds = argc == 4 ? atof(argv[3]) : 1e9;
-    bool by_socket = complete && !strcmp(argv[1], "socket");
-    if (rounds < 1 || !(seconds > 0) || (!by_socket && strcmp(argv[1], "shm"))) {
-        fprintf(stderr, "usage: pingpong shm|socket ROUNDS [SECONDS]\n");
+    bool by_socket = complete && !strcmp(argv[1], "socket"), waking = complete && !strcmp(argv[1], "wake");
+    if (rounds < 1 || !(seconds > 0) || (!by_socket && !waking && strcmp(argv[1], "shm"))) {
+        fprintf(stderr, "usage: pingpong shm|socket|wake ROUNDS [SECONDS]\n");
         return 2;
     }
     uint64_t limit = (uint64_t)(seconds * 1e9);
@@ -110,6 +133,8 @@ int main(int argc, char **argv)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (by_socket)
             serve_socket(ends[1]);
+        if (waking)
+            serve_wake(s, ends[1]);
         serve(s);
     }
     uint64_t turn = 0, started = ring_now();
@@ -118,9 +143,14 @@ int main(int argc, char **argv)
         turn++;
         uint8_t *payload = payloads[turn % PAYLOADS];
         uint64_t begun = ring_now();
-        uint64_t checksum = by_socket ? ask_socket(ends[0], payload) : ask(s, turn, payload);
-        uint64_t took = ring_now() - begun;
-        if (checksum != expected[turn % PAYLOADS]) {
+        uint64_t checksum = 0, took;
+        if (waking)
+            took = wake(s, ends[0], turn);
+        else {
+            checksum = by_socket ? ask_socket(ends[0], payload) : ask(s, turn, payload);
+            took = ring_now() - begun;
+        }
+        if (!waking && checksum != expected[turn % PAYLOADS]) {
             fprintf(stderr, "pingpong: wrong checksum in round %ld\n", i);
             kill(child, SIGKILL);
             return 1;

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import plots, tables
 from ..bench import Bench
-from ..contestants import DEFAULT, ENGINE, HTTP, PARKED, SPINNING, Contestant
+from ..contestants import DEFAULT, ENGINE, HTTP, PARKED, SPINNING, WAKE_FLOOR, Contestant
 from ..load import LoadError
 from ..rounds import interleaved
 from ..servers import PROMPTS, SCRIPTED
@@ -41,6 +41,8 @@ CLASSIFIERS = (
     replace(DEFAULT, server=PROMPTS),
     replace(SPINNING, server=PROMPTS, label="shm, client spinning, server as it comes"),
 )
+# Wake-ups in a second, a few less than are due.
+WAKE_RATE = 1800
 SPEAKER = replace(DEFAULT, server=PROMPTS)
 # Before and after the classifications that are timed, the generation is in progress as well.
 MARGIN_SECONDS = 0.2
@@ -95,6 +97,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         for kind in KINDS
         for each in (ENGINE, *kind.lanes)
     }
+    floor = Tally(f"made/{PACED.key}/{WAKE_FLOOR.key}", f"each 500 us: {WAKE_FLOOR.label}", part="made")
     echoes = {each: Tally(f"echo/{each.key}", each.label, part="echo") for each in ECHOES}
     alone = {each: Tally(f"classify/{each.key}", each.label, part="classify") for each in CLASSIFIERS}
     beside = {
@@ -104,10 +107,18 @@ def measure(bench: Bench) -> dict[str, Any]:
         ]
         for each in CLASSIFIERS
     }
-    places = [*asked, *product(("echo",), ECHOES), *product(("classify", "generating"), CLASSIFIERS)]
+    places = [
+        *asked,
+        ("wake-up", WAKE_FLOOR),
+        *product(("echo",), ECHOES),
+        *product(("classify", "generating"), CLASSIFIERS),
+    ]
     for what, each in interleaved(places, rounds, bench.seed, "prompt", bench.progress):
         seconds = bench.plan.seconds
-        if what == "echo":
+        if each is WAKE_FLOOR:
+            run = bench.floor.run(each.transport, int(seconds * WAKE_RATE), seconds)
+            floor.add(run | {"wall_s": 0.0})  # one way, at a pace: so many a second says nothing
+        elif what == "echo":
             bench.call(echoes[each], each, "echo-prompt", seconds=seconds)
         elif what == "classify":
             bench.call(alone[each], each, "classify", seconds=seconds)
@@ -126,7 +137,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             if run := bench.call(first, each, what.op, **flags):
                 later.add(part(run, "pieces"))
     tallies = [each for pair in asked.values() for each in pair]
-    tallies += [*echoes.values(), *alone.values(), *(each for pair in beside.values() for each in pair)]
+    tallies += [floor, *echoes.values(), *alone.values(), *(each for pair in beside.values() for each in pair)]
     rows = [tally.row() for tally in tallies]
     _compare(rows)
     return {"rows": sorted(rows, key=lambda row: list(PARTS).index(row["part"]))}
@@ -170,7 +181,7 @@ def _compare(rows: list[dict[str, Any]]) -> None:
     medians = {row["key"]: row["latency_us"]["p50"] for row in rows if row["count"]}
     for row in rows:
         own = medians.get(f"{row['key'].rpartition('/')[0]}/{ENGINE.key}")
-        if own and row["count"] and not row["key"].endswith(ENGINE.key):
+        if own and row["count"] and not row["key"].endswith((ENGINE.key, WAKE_FLOOR.key)):
             row["added_us"] = row["latency_us"]["p50"] - own
             row["added_percent"] = 100 * row["added_us"] / own
 

@@ -21,6 +21,11 @@ def test_both_ways_make_the_rounds_that_they_are_asked_for(floor, way):
     assert (run["count"], run["errors"], len(Histogram([run["histogram"]]))) == (20, 0, 20)
 
 
+def test_each_wake_up_is_counted(floor):
+    run = floor.run("wake", 20, 60)
+    assert (run["count"], run["errors"], len(Histogram([run["histogram"]]))) == (20, 0, 20)
+
+
 def test_it_ends_in_time_when_there_are_too_many_rounds(floor):
     begun = time.monotonic()
     run = floor.run("socket", 1_000_000_000, 0.1)

@@ -42,6 +42,7 @@ def test_nobody_is_left_out(results):
     assert sections["prompt"] >= {f"echo/{each.key}" for each in prompt.ECHOES}
     lanes = {f"{kind.key}/{each.key}" for kind in prompt.KINDS for each in (contestants.ENGINE, *kind.lanes)}
     assert {key.partition("/")[2] for key in sections["prompt"] if key.startswith("first/")} == lanes
+    assert "made/paced/floor-wake" in sections["prompt"]
     for what in ("classify", "generating", "beside"):
         assert {f"{what}/{each.key}" for each in prompt.CLASSIFIERS} <= sections["prompt"]
     assert {row["processes"] for row in results["sections"]["processes"]["rows"]} == set(QUICK.processes)
