@@ -23,7 +23,7 @@ GO_SOURCES := $(shell find go-shm-client -name '*.go' -o -name '*.s' -o -name go
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make lint    ruff, gofmt, go vet, the generated constants"
-	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: ten minutes, on a quiet machine"
+	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
 	@echo "make bench-publish  put the last \`make bench\` into the READMEs and bench/results"
 	@echo "make layout  rewrite the constants of all three languages after a change to layout.md"

@@ -46,7 +46,9 @@ SWEPT = (SPINNING, DEFAULT, UDS, GRPC, HTTP)
 FLOOR = Contestant("floor", "C to C, shared memory, spinning (the floor)", "", "shm", colour="black")
 SOCKET_FLOOR = Contestant("floor-socket", "C to C, Unix socket", "", "socket", colour="gray")
 FLOORS = (FLOOR, SOCKET_FLOOR)
-WAKE_FLOOR = Contestant("floor-wake", "C to C, a byte to one that sleeps at a socket (the floor)", "", "wake")
+WAKE_FLOOR = Contestant(
+    "floor-wake", "C to C, a byte to one that sleeps at a socket (the floor)", "", "wake", colour="gray"
+)
 
 # Not a transport: the model alone, as engine_limit.py calls it.
 ENGINE = Contestant("engine", "the engine called in process (the limit)", "", "")

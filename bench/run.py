@@ -1,6 +1,6 @@
 """Measure everything side by side, in one run.
 
-    python -m bench.run                     # about ten minutes
+    python -m bench.run                     # about twelve minutes
     python -m bench.run --quick             # under one; proves that it works, its numbers are rough
     python -m bench.run --only echo         # one section, may be given several times
 
