@@ -262,10 +262,12 @@ def test_something_else_than_http_is_unavailable():
 
 @pytest.mark.parametrize(("model", "before"), [("hangs", []), ("stalls", ["To "])])
 def test_a_slow_endpoint_times_out_at_the_start_and_between_pieces(endpoint, model, before):
-    pieces, error = pieces_and_error(load(endpoint, model, timeout=0.3))  # else it would wait for ever
+    begun = time.monotonic()
+    pieces, error = pieces_and_error(load(endpoint, model, timeout=0.3))
     assert type(error) is TimedOut
     assert "0.3 seconds" in str(error)
     assert pieces == before
+    assert time.monotonic() - begun < 3
 
 
 def test_the_request_carries_the_callers_parameters(endpoint, monkeypatch):
