@@ -72,7 +72,7 @@ def hung_up(sock: socket.socket) -> bool:
 
 def connect(path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(str(path))
     return sock
 
@@ -122,7 +122,7 @@ class Client:
         """Ring whether or not the server sleeps: harmless, and no fence is needed."""
         self.sock.send(bytes([layout.BELL]))
 
-    def wait(self, seconds: float = 10.0) -> np.ndarray:
+    def wait(self, seconds: float = 60.0) -> np.ndarray:
         """The next completion, copied. TimeoutError, or EOFError when the session ends first."""
         entries, end = len(self.completions), time.monotonic() + seconds
         entry = self.completions[self.head % entries]

@@ -68,7 +68,7 @@ class ServerProcess:
 
     def ended(self) -> dict[str, int]:
         """Wait for the end of a server that was told to stop; else like `stop`."""
-        assert self.process.wait(30) == 0, self.log
+        assert self.process.wait(60) == 0, self.log
         (line,) = re.findall(r"stopped: (.*)", self.log)
         return {name: int(value) for name, value in (pair.rsplit(" ", 1) for pair in line.split(", "))}
 
@@ -151,7 +151,7 @@ def echo_server(start):
     return start("--engine", "none")
 
 
-def until(condition, seconds: float = 10.0) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     """Wait until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

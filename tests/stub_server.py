@@ -1,10 +1,11 @@
-"""A server with a model that needs no framework, for tests: stub_server.py KIND SOCKET [SECONDS].
+"""A server with a model that needs no framework, for tests: stub_server.py KIND SOCKET [SECONDS | FILE].
 
 brightness  scores (dark, bright)     slow    the same, SECONDS later     raising   raises on a black picture
-wrong       scores of a wrong shape   greedy  keeps a view of the slots
+wrong       scores of a wrong shape   greedy  keeps a view of the slots   gated     see Gated
 """
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -26,6 +27,24 @@ class Brightness:
 class Slow(Brightness):
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         time.sleep(float(sys.argv[3]))
+        return super().scores(pixels)
+
+
+# The first bytes of a picture on which `gated` waits.
+GATE = b"gate"
+
+
+class Gated(Brightness):
+    """At a picture that begins with GATE it logs "in the model", and goes on once FILE exists.
+
+    So a test knows that the model is busy, and how long it stays so, without a clock.
+    """
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels[0].tobytes().startswith(GATE):
+            logging.info("in the model")
+            while not os.path.exists(sys.argv[3]):
+                time.sleep(0.001)
         return super().scores(pixels)
 
 
@@ -51,7 +70,14 @@ class Greedy(Brightness):
 
 def main() -> None:
     logging.basicConfig(level="INFO")
-    models = {"brightness": Brightness, "slow": Slow, "raising": Raising, "wrong": Wrong, "greedy": Greedy}
+    models = {
+        "brightness": Brightness,
+        "slow": Slow,
+        "gated": Gated,
+        "raising": Raising,
+        "wrong": Wrong,
+        "greedy": Greedy,
+    }
     server = Server(models[sys.argv[1]](), sys.argv[2])
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     server.run()

@@ -3,10 +3,31 @@
 import time
 
 import numpy as np
+import pytest
 from client import Client
+from stub_server import GATE
 
 from shm_server import _core, layout
 from shm_server.layout import Op, Status, SubmissionFlag
+
+
+@pytest.fixture
+def busy(start, tmp_path):
+    """A server whose model is busy with slot 0 of a client until `open` is called: what is submitted meanwhile waits."""
+
+    class Busy:
+        def __init__(self) -> None:
+            self.server = start(str(tmp_path / "gate"), stub="gated")
+
+        def enter(self, client: Client) -> None:
+            client.slots[0][: len(GATE)] = list(GATE)
+            client.submit(0, Op.CLASSIFY)
+            self.server.wait_for("in the model")
+
+        def open(self) -> None:
+            (tmp_path / "gate").touch()
+
+    return Busy()
 
 
 def message(client: Client, done: np.void) -> str:
@@ -41,61 +62,58 @@ def test_a_classification_carries_label_score_and_on_request_all_scores(start):
         assert client.wait()["length"] == 0
 
 
-def test_pending_images_run_as_one_batch_in_place_whatever_their_order(start):
-    server = start("0.2", stub="slow")
-    with Client(server.socket) as client:
-        client.submit(0, Op.CLASSIFY)
-        time.sleep(0.1)  # the model is busy; what follows waits
+def test_pending_images_run_as_one_batch_in_place_whatever_their_order(busy):
+    with Client(busy.server.socket) as client:
+        busy.enter(client)
         order = [13, 11, 12, 10, 14]
         for slot in order:
             client.slots[slot] = slot * 10
             client.submit(slot, Op.CLASSIFY)
+        busy.open()
         assert client.wait()["batch"] == 1
         for slot in order:
             done = client.wait()
             assert (done["slot"], done["batch"]) == (slot, 5)
             expected = np.float32(slot * 10) / 255
             np.testing.assert_allclose(done["score"], max(expected, 1 - expected), rtol=1e-5)
-    counters = server.stop()
+    counters = busy.server.stop()
     assert (counters["views"], counters["gathers"]) == (2, 0)
 
 
-def test_scattered_images_are_gathered_once(start):
-    server = start("0.2", stub="slow")
-    with Client(server.socket) as client:
-        client.submit(0, Op.CLASSIFY)
-        time.sleep(0.1)
+def test_scattered_images_are_gathered_once(busy):
+    with Client(busy.server.socket) as client:
+        busy.enter(client)
         for slot in (40, 20, 63):
             client.slots[slot] = slot * 4
             client.submit(slot, Op.CLASSIFY)
+        busy.open()
         client.wait()
         for slot in (40, 20, 63):
             done = client.wait()
             expected = np.float32(slot * 4) / 255
             assert (done["slot"], done["label"]) == (slot, expected > 0.5)
             np.testing.assert_allclose(done["score"], max(expected, 1 - expected), rtol=1e-5)
-    assert server.stop()["gathers"] == 1
+    assert busy.server.stop()["gathers"] == 1
 
 
-def test_the_last_slots_are_not_read_beyond_their_end(start):
-    server = start("0.2", stub="slow")
-    with Client(server.socket) as client:
-        client.submit(0, Op.CLASSIFY)
-        time.sleep(0.1)
+def test_the_last_slots_are_not_read_beyond_their_end(busy):
+    with Client(busy.server.socket) as client:
+        busy.enter(client)
         for slot in (61, 62, 63):  # three neighbours run in a bucket of four: the fourth would lie outside
             client.slots[slot] = 255
             client.submit(slot, Op.CLASSIFY)
+        busy.open()
         assert [client.wait()["label"] for _ in range(4)] == [0, 1, 1, 1]
 
 
-def test_images_of_several_sessions_run_as_one_batch(start):
-    server = start("0.2", stub="slow")
-    with Client(server.socket) as first, Client(server.socket) as second, Client(server.socket) as third:
-        first.submit(0, Op.CLASSIFY)
-        time.sleep(0.1)
+def test_images_of_several_sessions_run_as_one_batch(busy):
+    path = busy.server.socket
+    with Client(path) as first, Client(path) as second, Client(path) as third:
+        busy.enter(first)
         for client, level in ((first, 255), (second, 0), (third, 255)):
             client.slots[7] = level
             client.submit(7, Op.CLASSIFY)
+        busy.open()
         first.wait()
         answers = [client.wait() for client in (first, second, third)]
         assert [int(done["label"]) for done in answers] == [1, 0, 1]
