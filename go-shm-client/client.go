@@ -30,11 +30,11 @@ type Info struct {
 	Slots   int      // calls in flight at a time
 }
 
-// Dial connects to the server that listens at path; "" is DefaultSocket. ctx bounds the dialling only. Close the client
+// Dial connects to the server that listens at path; "" is DefaultSocket(). ctx bounds the dialling only. Close the client
 // when it is not needed any more.
 func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	if path == "" {
-		path = DefaultSocket
+		path = DefaultSocket()
 	}
 	c := &Client{path: path, options: collect(opts), dialling: make(chan struct{}, 1)}
 	c.dialling <- struct{}{}

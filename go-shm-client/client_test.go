@@ -24,9 +24,14 @@ type fake struct {
 
 func startFake(t testing.TB, slots uint32) *fake {
 	t.Helper()
+	return startFakeAt(t, filepath.Join(t.TempDir(), "sock"), slots)
+}
+
+func startFakeAt(t testing.TB, path string, slots uint32) *fake {
+	t.Helper()
 	f := &fake{}
 	f.Listener = &fakeserver.Listener{
-		Path:      filepath.Join(t.TempDir(), "sock"),
+		Path:      path,
 		Slots:     slots,
 		Behaviour: func() fakeserver.Behaviour { return fakeserver.Behaviour{Paused: &f.paused} },
 	}
@@ -207,17 +212,6 @@ func TestARefusalIsTyped(t *testing.T) {
 	_, err := Dial(soon(t), f.Path)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || refused.Reason != layout.ReasonVersion || !strings.Contains(err.Error(), "refused: layout major 1, this server speaks 2") {
-		t.Error(err)
-	}
-}
-
-func TestAnEmptyPathIsTheDefaultSocket(t *testing.T) {
-	if DefaultSocket != "/tmp/shm-server.sock" {
-		t.Error(DefaultSocket)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := Dial(ctx, ""); err == nil || !strings.Contains(err.Error(), DefaultSocket) {
 		t.Error(err)
 	}
 }

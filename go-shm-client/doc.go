@@ -1,7 +1,7 @@
 // Package shm calls a model that lives in a Python process on the same machine, through memory that both map. A
 // request is a few stores, an answer is a few loads; a socket is touched only to wake a side that sleeps.
 //
-//	client, err := shm.Dial(ctx, shm.DefaultSocket)
+//	client, err := shm.Dial(ctx, shm.DefaultSocket())
 //	if err != nil {
 //		return err
 //	}

@@ -18,7 +18,7 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, shm.DefaultSocket)
+	client, err := shm.Dial(ctx, shm.DefaultSocket())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func Example() {
 // Pixels that are computed anyway are best written where the model reads them.
 func ExampleClient_ReserveImage() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, shm.DefaultSocket)
+	client, err := shm.Dial(ctx, shm.DefaultSocket())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -9,9 +9,6 @@ import (
 )
 
 const (
-	// DefaultSocket is where `shm-server serve` listens unless told otherwise.
-	DefaultSocket = "/tmp/shm-server.sock"
-
 	// DefaultSpin is how long a call polls before it sleeps. Waking a sleeper costs 5 to 50 us, so a call that is
 	// answered within twice that is worth waiting for; a compiled CIFAR-10 network answers in 30 to 80 us.
 	DefaultSpin = 100 * time.Microsecond

@@ -22,7 +22,7 @@ def go_program(tmp_path, go):
 
     Only the socket's path is changed, as in the Python program.
     """
-    (tmp_path / "main.go").write_text(snippet("go").replace("shm.DefaultSocket", f'"{tmp_path}/sock"'))
+    (tmp_path / "main.go").write_text(snippet("go").replace("shm.DefaultSocket()", f'"{tmp_path}/sock"'))
     (advice,) = re.findall(r"`go (mod edit [^`]+)`", README)
     subprocess.run([go, "mod", "init", "example"], cwd=tmp_path, check=True, capture_output=True)
     edit = advice.replace("/path/to/go-shm-client", str(ROOT / "go-shm-client")).split()

@@ -90,7 +90,7 @@ type flags struct {
 
 func newFlags(name, operands, summary string) *flags {
 	f := &flags{FlagSet: flag.NewFlagSet("shm-client "+name, flag.ContinueOnError)}
-	f.StringVar(&f.socket, "socket", shm.DefaultSocket, "Unix `path` that the server listens at")
+	f.StringVar(&f.socket, "socket", shm.DefaultSocket(), "Unix `path` that the server listens at")
 	f.DurationVar(&f.timeout, "timeout", 10*time.Second, "give up connecting, or one call, after this `time`")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "usage: %s [flags]%s\n\n%s\n\nflags:\n", f.Name(), operands, summary)

@@ -145,7 +145,7 @@ func TestHelpGoesToStandardOutput(t *testing.T) {
 			t.Errorf("%q: code %d, %q", args, code, stderr)
 		}
 	}
-	if _, stdout, _ := command(t, "echo", "--help"); !strings.Contains(stdout, shm.DefaultSocket) {
+	if _, stdout, _ := command(t, "echo", "--help"); !strings.Contains(stdout, shm.DefaultSocket()) {
 		t.Error("the default socket is not told")
 	}
 }
