@@ -22,6 +22,13 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little-endian");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "the segment needs lock-free atomics");
 
+/* What a batch of texts may hold, unless it is a single one: slots of megabytes must not add up to a second. */
+#define RING_TEXT_BYTES (1u << 20)
+
+/* Answered instead of scores that are none. It fits every reply that holds scores. */
+#define RING_NO_NUMBERS "the model's scores of this image are not finite numbers"
+_Static_assert(sizeof RING_NO_NUMBERS <= SHM_LINE_BYTES, "a reply has at least one line");
+
 /* The counters that explain a latency; `ring_counter_names` is in the same order. */
 enum ring_counter {
     RING_ECHOES, RING_CLASSIFICATIONS, RING_PROMPTS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
@@ -52,6 +59,7 @@ struct ring_lane {
     uint32_t count;                /* of `batch`; 0 = nothing taken */
     uint32_t lowest, highest;      /* slots of the batch */
     uint32_t op;                   /* of the whole batch; 0 with a fault */
+    uint32_t most;                 /* of a batch, whatever the limit */
     bool draining;                 /* refuse new work instead of taking it */
     int doorbell;                  /* socket to the client, or -1 */
     uint64_t taken_ns;             /* when `batch` was taken, CLOCK_MONOTONIC */
@@ -151,6 +159,9 @@ static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t siz
     lane->base = base;
     lane->at = at;
     lane->doorbell = doorbell;
+    lane->most = at.kind == SHM_LANE_KIND_IMAGE ? SHM_MAX_SLOTS : RING_TEXT_BYTES / at.slot_bytes;
+    if (lane->most == 0)
+        lane->most = 1;
     return true;
 }
 
@@ -264,6 +275,8 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
     if (peek == 0)
         return 0;
     uint64_t now = lane->taken_ns = ring_now();
+    if (limit > lane->most && !lane->draining)
+        limit = lane->most;
     bool answered = false;
     uint32_t lowest = UINT32_MAX, highest = 0;
     /* `seen` bounds the loop also when all is answered here: a client must not keep us by resubmitting */
@@ -374,24 +387,34 @@ static inline void ring_complete_echo(struct ring_lane *lane)
 }
 
 /* Complete a classify batch. `scores` has `classes` columns; entry i's row is first + (by_slot ? slot - lowest : i).
- * `batch` is how many images the model ran together, of all sessions. */
+ * `batch` is how many images the model ran together, of all sessions. A row with a NaN or an infinity is a model error. */
 static inline void ring_complete_scores(struct ring_lane *lane, const float *scores, uint32_t classes, uint32_t first,
                                         bool by_slot, uint32_t batch)
 {
     uint64_t model_ns = ring_now() - lane->taken_ns;
-    lane->counters[RING_CLASSIFICATIONS] += lane->count;
     for (uint32_t i = 0; i < lane->count; i++) {
         const struct shm_submission *s = &lane->batch[i];
         const float *row = scores + (size_t)(first + (by_slot ? s->slot - lane->lowest : i)) * classes;
         struct shm_completion done = ring_answer(s, SHM_STATUS_OK);
-        for (uint32_t c = 1; c < classes; c++)
+        bool finite = true;
+        for (uint32_t c = 0; c < classes; c++) {
+            finite &= row[c] - row[c] == 0; /* no NaN, no infinity */
             if (row[c] > row[done.label])
                 done.label = c;
-        done.score = row[done.label];
+        }
         done.batch = batch;
         done.queue_ns = s->submitted;
-        done.model_ns = model_ns;
-        if (s->flags & SHM_SUBMISSION_FLAG_WANT_SCORES) {
+        lane->counters[finite ? RING_CLASSIFICATIONS : RING_MODEL_ERRORS]++;
+        if (finite) {
+            done.score = row[done.label];
+            done.model_ns = model_ns;
+        } else { /* this image's error: its neighbours in the batch have their answers */
+            done.label = 0;
+            done.status = SHM_STATUS_MODEL_ERROR;
+            done.length = sizeof RING_NO_NUMBERS - 1;
+            memcpy(ring_reply(lane, s->slot), RING_NO_NUMBERS, done.length);
+        }
+        if (finite && s->flags & SHM_SUBMISSION_FLAG_WANT_SCORES) {
             done.length = classes * (uint32_t)sizeof(float);
             memcpy(ring_reply(lane, s->slot), row, done.length);
         }
