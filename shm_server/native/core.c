@@ -356,18 +356,21 @@ static const char *const poller_counter_names[POLLER_COUNTERS] = {"spin_hits", "
 enum {
     EVENTS = 64,             /* doorbells looked at per wake; the rest is found by the scan all the same */
     ROUNDS_PER_CLOCK = 64,   /* rounds of a spin between two looks at the clock */
+    LOOK_NS = 10000000,      /* so often the doorbells are looked at by a poller that never sleeps */
     SPIN_FLOOR_NS = 2000,    /* a budget below this is not worth its clock reads: no spinning */
 };
 
 typedef struct {
     PyObject_HEAD
     Lane **lanes;
-    size_t count, capacity, cursor; /* cursor: where the next scan begins, so that sessions take turns */
+    size_t count, capacity;
+    size_t cursor, looked;   /* the next lane of this pass over all lanes, and how many it has looked at */
     int epoll, wake_fd;
     _Atomic uint32_t woken;  /* wake() was called */
     int64_t budget_ns;       /* most that a spin may take; negative: without end */
     int64_t effective_ns;    /* what it may take now */
     bool bells_due;
+    uint64_t looked_ns;      /* when the doorbells were looked at last */
     uint64_t counters[POLLER_COUNTERS];
 } Poller;
 
@@ -438,6 +441,7 @@ static PyObject *poller_add(PyObject *op, PyObject *arg)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_INCREF(arg);
     self->lanes[self->count++] = lane;
+    self->looked += self->looked > self->cursor; /* this pass has been at the end: the next one looks at it */
     Py_RETURN_NONE;
 }
 
@@ -455,7 +459,13 @@ static PyObject *poller_remove(PyObject *op, PyObject *arg)
         if ((PyObject *)self->lanes[i] != arg)
             continue;
         poller_deafen(self, self->lanes[i]);
-        self->lanes[i] = self->lanes[--self->count];
+        /* The order stays, and so does the place in it: who comes and goes must not have another one passed over. */
+        size_t behind = (self->cursor + self->count - 1 - i) % self->count; /* lanes looked at since this one was */
+        self->looked -= behind < self->looked;
+        self->cursor -= i < self->cursor;
+        if (self->cursor >= --self->count)
+            self->cursor = 0;
+        memmove(&self->lanes[i], &self->lanes[i + 1], (self->count - i) * sizeof *self->lanes);
         Py_DECREF(arg);
         Py_RETURN_NONE;
     }
@@ -477,22 +487,27 @@ static bool poller_pending(const Poller *self)
     return atomic_load_explicit(&self->woken, memory_order_seq_cst);
 }
 
+/* Go on with the pass, to the next lane that has something. Each lane is looked at once a pass, and the passes go round: a
+ * client that always has something waiting delays each of the others by one batch. */
 static Lane *poller_scan(Poller *self, uint32_t limit)
 {
-    for (size_t i = 0; i < self->count; i++) {
-        size_t at = self->cursor + i < self->count ? self->cursor + i : (self->cursor + i) % self->count;
+    Lane *found = NULL;
+    size_t at = self->cursor, looked = self->looked;
+    for (; looked < self->count && !found; looked++) {
         Lane *lane = self->lanes[at];
+        at = at + 1 < self->count ? at + 1 : 0;
         if (poller_skips(lane) || (!ring_drain(&lane->ring, limit) && !lane->ring.fault[0]))
             continue;
         lane->reported = lane->ring.fault[0];
-        self->cursor = at + 1 < self->count ? at + 1 : 0;
         Py_INCREF((PyObject *)lane);
-        return lane;
+        found = lane;
     }
-    return NULL;
+    self->cursor = at;
+    self->looked = looked;
+    return found;
 }
 
-/* Empty the doorbells that woke us. Done when there is nothing else to do: a bell's bytes say nothing. */
+/* Empty the doorbells that have something. A bell's bytes say nothing, so there is no hurry. */
 static void poller_read_bells(Poller *self)
 {
     self->bells_due = false;
@@ -510,6 +525,21 @@ static void poller_read_bells(Poller *self)
             if (bytes[k] != SHM_BELL && !lane->ring.fault[0])
                 snprintf(lane->ring.fault, sizeof lane->ring.fault, "byte %u on the doorbell is no bell", bytes[k]);
     }
+}
+
+/* Now and then while there is always work: a poller that never sleeps would never see a byte that is no bell. */
+static void poller_look(Poller *self, uint64_t now)
+{
+    if (now - self->looked_ns < LOOK_NS)
+        return;
+    struct epoll_event events[EVENTS];
+    int ready = epoll_wait(self->epoll, events, EVENTS, 0);
+    for (int i = 0; i < ready; i++)
+        if (events[i].data.ptr) /* NULL is wake(), which poller_park reads */
+            ((Lane *)events[i].data.ptr)->bells_due = self->bells_due = true;
+    self->looked_ns = now;
+    if (self->bells_due)
+        poller_read_bells(self);
 }
 
 /* Look until something is there or the budget is spent. Without the GIL. */
@@ -567,7 +597,8 @@ static int poller_park(Poller *self)
             else if (read(self->wake_fd, &ignored, sizeof ignored) > 0)
                 self->counters[POLLER_WAKES]++;
         }
-        if (self->budget_ns > 0 && ring_now() - slept < (uint64_t)self->budget_ns)
+        self->looked_ns = ring_now();
+        if (self->budget_ns > 0 && self->looked_ns - slept < (uint64_t)self->budget_ns)
             self->effective_ns = self->budget_ns; /* a spin would have caught it */
     }
     poller_flag(self, 0); /* a client that still sees 1 rings once for nothing */
@@ -592,9 +623,24 @@ static PyObject *poller_take(PyObject *op, PyObject *limit)
     uint32_t most = poller_limit((Poller *)op, limit);
     if (!most)
         return NULL;
+    ((Poller *)op)->looked = 0;
     Lane *lane = poller_scan((Poller *)op, most);
     if (lane)
         return (PyObject *)lane;
+    Py_RETURN_NONE;
+}
+
+static PyObject *poller_sweep(PyObject *op, PyObject *limit)
+{
+    Poller *self = (Poller *)op;
+    uint32_t most = poller_limit(self, limit);
+    if (!most)
+        return NULL;
+    Lane *lane = poller_scan(self, most);
+    if (lane)
+        return (PyObject *)lane;
+    self->looked = 0;
+    poller_look(self, ring_now());
     Py_RETURN_NONE;
 }
 
@@ -605,12 +651,15 @@ static PyObject *poller_next(PyObject *op, PyObject *limit)
     if (!most)
         return NULL;
     for (;;) {
+        self->looked = 0;
         /* The plain load first: an exchange takes the line for writing, each time round. */
         if (atomic_load_explicit(&self->woken, memory_order_relaxed) && atomic_exchange(&self->woken, 0))
             Py_RETURN_NONE;
         Lane *lane = poller_scan(self, most);
-        if (lane)
+        if (lane) {
+            poller_look(self, lane->ring.taken_ns); /* the clock was read a moment ago */
             return (PyObject *)lane;
+        }
         if (self->bells_due)
             poller_read_bells(self);
         int error = 0;
@@ -651,6 +700,8 @@ static PyMethodDef poller_methods[] = {
     {"next", poller_next, METH_O,
      "Wait for work: a Lane with a drained batch of up to `limit` requests, or with a fault (op 0); None after wake()."},
     {"take", poller_take, METH_O, "Like next, but None at once when nothing is pending."},
+    {"sweep", poller_sweep, METH_O,
+     "Go on with the pass that next or take began: each lane once, and None at its end; then the next pass begins."},
     {"wake", poller_wake, METH_NOARGS, "Make next() return None soon. Any thread."},
     {"counters", poller_counters, METH_NOARGS, "The poller's counters by name."},
     {NULL, NULL, 0, NULL},

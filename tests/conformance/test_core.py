@@ -484,13 +484,22 @@ def test_rows_may_begin_further_down_or_follow_the_slots(heap):
     assert [(done["slot"], done["label"]) for done in h.taken()] == [(3, 2), (2, 1)]
 
 
-def test_infinite_and_missing_scores_harm_nobody(heap):
-    h = heap()
-    for slot, row in enumerate(([np.nan, 1, 2], [1, np.nan, 2], [-np.inf, np.inf, 0], [np.nan] * 3)):
-        h.submit(slot, Op.CLASSIFY)
-        h.lane.drain(1)
-        h.lane.complete_scores(scores(row), 0, False, 1)
-    assert all(done["label"] < 3 for done in h.taken())
+def test_scores_that_are_no_numbers_are_that_images_error_and_not_its_neighbours(heap):
+    h = heap(image_spec(6))
+    rows = scores([np.nan, 1, 2], [0, 1, 0], [1, np.nan, 2], [-np.inf, np.inf, 0], [0, 0, 1], [np.nan] * 3)
+    for slot in range(6):
+        h.submit(slot, Op.CLASSIFY, flags=WANT)
+    h.lane.drain(8)
+    h.lane.complete_scores(rows, 0, False, 6)
+    for slot, done in enumerate(h.taken()):
+        if slot in (1, 4):
+            assert (done["status"], done["label"], done["length"]) == (Status.OK, {1: 1, 4: 2}[slot], 12)
+            continue
+        assert (done["status"], done["label"], done["batch"]) == (Status.MODEL_ERROR, 0, 6)
+        message = bytes(h.replies[slot, : done["length"]]).decode()
+        assert message == "the model's scores of this image are not finite numbers"
+    counters = h.lane.counters()
+    assert (counters["classifications"], counters["model_errors"]) == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -864,6 +873,98 @@ def test_sessions_take_turns(heap):
         served.append([h.lane for h in lanes].index(lane))
         lane.complete_echo()
     assert served == [0, 1, 2, 3, 4] * 2
+
+
+def test_a_sweep_looks_at_each_session_once_whatever_one_of_them_resubmits(heap):
+    poller, lanes = _core.Poller(0), [heap() for _ in range(4)]
+    for h in lanes:
+        poller.add(h.lane)
+        h.submit(0)
+    for _ in range(3):
+        swept = []
+        while (lane := poller.sweep(8)) is not None:
+            swept.append([h.lane for h in lanes].index(lane))
+            lane.complete_echo()
+            lanes[swept[-1]].submit(0)
+        assert swept == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("begin", ["next", "take"])
+def test_a_sweep_goes_on_where_next_or_take_began(heap, begin):
+    poller, lanes = _core.Poller(0), [heap() for _ in range(3)]
+    for h in lanes:
+        poller.add(h.lane)
+        h.submit(0)
+    assert getattr(poller, begin)(8) is lanes[0].lane
+    lanes[0].lane.complete_echo()
+    lanes[0].submit(0)
+    assert [poller.sweep(8) for _ in range(3)] == [lanes[1].lane, lanes[2].lane, None]
+    assert poller.sweep(8) is lanes[0].lane  # of the next one
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sessions_that_come_and_go_do_not_have_another_one_passed_over(heap, seed):
+    random = np.random.default_rng(seed)
+    poller, lanes = _core.Poller(0), [heap() for _ in range(12)]
+    there = list(range(6))
+    for number in there:
+        poller.add(lanes[number].lane)
+    for h in lanes:
+        h.submit(0)
+    for _ in range(20):
+        swept, stayed = [], set(there)
+        while (lane := poller.sweep(8)) is not None:
+            swept.append([h.lane for h in lanes].index(lane))
+            lane.complete_echo()
+            lanes[swept[-1]].taken()
+            lanes[swept[-1]].submit(0)
+            if random.integers(3) == 0 and len(there) > 1:
+                gone = there.pop(random.integers(len(there)))
+                poller.remove(lanes[gone].lane)
+                stayed.discard(gone)
+            elif random.integers(3) == 0 and len(there) < len(lanes):
+                new = next(number for number in range(12) if number not in there)
+                there.append(new)
+                poller.add(lanes[new].lane)
+        assert stayed <= set(swept), "one that was there all the time was not looked at"
+        assert all(swept.count(number) <= 1 for number in stayed)
+
+
+def test_a_byte_that_is_no_bell_is_seen_although_another_client_never_lets_the_server_sleep(heap):
+    poller, busy, hostile = _core.Poller(0), heap(), heap(doorbell=True)
+    poller.add(busy.lane)
+    poller.add(hostile.lane)
+    hostile.client.send(b"X")
+    busy.submit(0)
+
+    def seen() -> bool:
+        lane = poller.next(8)
+        if lane is hostile.lane:
+            return True
+        lane.complete_echo()
+        busy.taken()
+        busy.submit(0)
+        return False
+
+    soon(seen, 60)
+    assert hostile.lane.fault == "byte 88 on the doorbell is no bell"
+    assert poller.counters()["parks"] == 0
+
+
+def test_a_batch_of_long_texts_is_a_small_one(heap):
+    h = heap(prompt_spec(slots=8, request=512 << 10, reply=1 << 20))
+    for slot in range(8):
+        h.submit(slot, length=512 << 10)
+    assert h.lane.drain(8) == 2
+    h.lane.complete_echo()
+    longest = heap(prompt_spec(slots=2, request=8 << 20, reply=9 << 20))
+    for slot in range(2):
+        longest.submit(slot, length=8 << 20)
+    assert longest.lane.drain(8) == 1
+    longest.lane.complete_echo()
+    h.lane.draining = True  # refusing costs nothing: all at once
+    assert h.lane.drain(8) == 0
+    assert len(h.taken()) == 8
 
 
 def test_a_fault_is_handed_out_once_and_the_others_go_on(heap):
