@@ -13,7 +13,7 @@ from shm_server.layout import Op, Status, SubmissionFlag
 
 @pytest.fixture
 def busy(start, tmp_path):
-    """A server whose model is busy with slot 0 of a client until `open` is called: what is submitted meanwhile waits."""
+    """A server whose model is busy with slot 0 of a client until `open` is called: what is submitted then waits."""
 
     class Busy:
         def __init__(self) -> None:
