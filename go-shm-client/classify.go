@@ -64,16 +64,22 @@ type claim func(*session.Session, context.Context) (uint32, error)
 
 func tryClaim(s *session.Session, _ context.Context) (uint32, error) { return s.TryClaim() }
 
+// claim is a slot of the current session. Its errors are ErrNotRun.
+func (c *Client) claim(ctx context.Context, claim claim) (*connection, uint32, error) {
+	conn, err := c.images.connection()
+	if err != nil {
+		return nil, 0, notRun(err)
+	}
+	slot, err := claim(conn.Session, ctx)
+	return conn, slot, notRun(err)
+}
+
 // fill claims a slot and writes pixels to it.
 func (c *Client) fill(ctx context.Context, pixels []byte, claim claim) (*session.Session, uint32, error) {
 	if len(pixels) != PixelBytes {
 		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
 	}
-	conn, err := c.images.connection()
-	if err != nil {
-		return nil, 0, err
-	}
-	slot, err := claim(conn.Session, ctx)
+	conn, slot, err := c.claim(ctx, claim)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -124,15 +130,23 @@ func appendScores(dst []float32, reply []byte) []float32 {
 	return dst
 }
 
+// unlessRun marks a refusal of the server's as ErrNotRun. A prompt that had begun counts itself in its batch.
+func unlessRun(err error, done layout.Completion) error {
+	if done.Batch == 0 {
+		return notRun(err)
+	}
+	return err
+}
+
 // statusError turns a completion's status, which the lane has checked, into an error.
 func statusError(done layout.Completion, s *session.Session, slot uint32) error {
 	switch done.Status {
 	case layout.StatusDeadlineExceeded:
-		return ErrDeadlineExceeded
+		return unlessRun(ErrDeadlineExceeded, done)
 	case layout.StatusDraining:
-		return ErrDraining
+		return unlessRun(ErrDraining, done)
 	case layout.StatusModelError:
-		return &ModelError{Message: string(s.Reply(slot)[:done.Length])}
+		return &ModelError{Message: fault.Line(string(s.Reply(slot)[:done.Length]))}
 	}
 	return nil
 }

@@ -30,24 +30,27 @@ type Info struct {
 	Slots   int      // calls in flight at a time
 }
 
-// Dial connects to the server that listens at path; "" is DefaultSocket(). ctx bounds the dialling only. Close the client
-// when it is not needed any more.
+// Dial connects to the server that listens at path; "" is DefaultSocket(). ctx bounds the dialling only. Where nobody
+// listens it fails with ErrServerGone, or waits: see WaitForServer. Close the client when it is not needed any more.
 func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	if path == "" {
 		path = DefaultSocket()
 	}
-	c := &Client{path: path, options: collect(opts), dialling: make(chan struct{}, 1)}
+	options, err := collect(opts)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{path: path, options: options, dialling: make(chan struct{}, 1)}
 	c.dialling <- struct{}{}
-	lane := layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: c.options.slots}
-	var err error
-	if c.images, err = c.dial(ctx, lane, c.options.logger); err != nil {
+	lane := layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: options.slots}
+	if c.images, err = c.dial(ctx, lane, options.wait, options.logger); err != nil {
 		return nil, err
 	}
 	c.life, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
 
-func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, logger *slog.Logger) (*link, error) {
+func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, wait bool, logger *slog.Logger) (*link, error) {
 	connect := func(ctx context.Context) (*connection, error) {
 		s, err := session.Dial(ctx, c.path, lane, c.options.spin, &c.counters)
 		if err != nil {
@@ -59,7 +62,7 @@ func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, logger *slog
 		}
 		return conn, nil
 	}
-	return dialLink(ctx, connect, logger.With("path", c.path))
+	return dialLink(ctx, connect, wait, logger.With("path", c.path))
 }
 
 // promptLink is the second session, to whoever serves prompts. It is made by the first call that needs it.
@@ -82,7 +85,7 @@ func (c *Client) promptLink(ctx context.Context) (*link, error) {
 	dialCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
-	l, err := c.dial(dialCtx, c.options.prompts, c.options.logger.With("lane", "prompt"))
+	l, err := c.dial(dialCtx, c.options.prompts, false, c.options.logger.With("lane", "prompt"))
 	if err == nil {
 		c.prompts.Store(l)
 	}

@@ -54,7 +54,7 @@ func dialFake(t testing.TB, f *fake, opts ...Option) *Client {
 
 // soon is a context for what should take no time at all.
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -80,7 +80,7 @@ func inFlight(t testing.TB, f *fake, call func() error) <-chan error {
 
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(100 * time.Microsecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(100 * time.Microsecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain until ", what)
 		}
@@ -193,14 +193,6 @@ func TestAFullRingIsWaitedForOrReported(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestDiallingNobodySaysWhatToDo(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "nobody")
-	_, err := Dial(soon(t), path)
-	if err == nil || !strings.HasPrefix(err.Error(), "connect to shm-server at "+path) || !strings.HasSuffix(err.Error(), "is `shm-server serve` running?") {
-		t.Error(err)
 	}
 }
 

@@ -1,12 +1,27 @@
 package shm
 
 import (
+	"errors"
+	"fmt"
+
 	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/fault"
 )
 
 // What can go wrong, for errors.Is.
 var (
+	// ErrNotRun: the call was not run and will not be, so it can be made again without being run twice. Every error of a call
+	// is one of two kinds, and this tells them apart:
+	//
+	//	                                     ErrNotRun            not ErrNotRun: it may have run
+	//	the server is gone (ErrServerGone)   before it was sent   in flight
+	//	the context ended, the client closed before it was sent   in flight
+	//	ErrDraining, ErrDeadlineExceeded     by the server        a prompt that had begun, or in flight
+	//	ErrRingFull, ErrPixelCount, ErrImageSize,
+	//	ErrSlotReleased, ErrSlotBusy,
+	//	ErrInvalidPrompt                     always
+	//	every other error                                         always
+	ErrNotRun = fault.NotRun
 	// ErrRingFull: every slot is taken. Only Try variants return it, the others wait.
 	ErrRingFull = fault.RingFull
 	// ErrServerGone: the server died, hung up or broke the protocol, or there is none now. Calls in flight are lost.
@@ -20,9 +35,9 @@ var (
 	ErrModel = fault.Model
 	// ErrProtocol: server and client do not understand each other.
 	ErrProtocol = fault.Protocol
-	// ErrPixelCount: the pixels are not PixelBytes bytes. Nothing was sent.
+	// ErrPixelCount: the pixels are not PixelBytes bytes.
 	ErrPixelCount = fault.PixelCount
-	// ErrImageSize: the image is empty, or more than 65535 pixels wide or high. Nothing was sent.
+	// ErrImageSize: the image is empty, or more than 65535 pixels wide or high.
 	ErrImageSize = fault.ImageSize
 	// ErrSlotReleased: the slot's lease is over: it was released, or its last call's context ended in flight.
 	ErrSlotReleased = fault.SlotReleased
@@ -45,6 +60,17 @@ var (
 	// ErrBroken: the endpoint broke off; the text before it stands.
 	ErrBroken = fault.Broken
 )
+
+var errClosed = fmt.Errorf("shm client: %w", ErrClosed)
+
+// notRun marks the error of a call that was not sent. What every error of its kind says is not said again, so that an
+// ErrRingFull allocates nothing.
+func notRun(err error) error {
+	if err == nil || errors.Is(err, ErrNotRun) {
+		return err
+	}
+	return fault.As(err, ErrNotRun)
+}
 
 // A ModelError is what the model said when it failed.
 type ModelError = fault.ModelError

@@ -2,6 +2,7 @@ package shm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 const (
 	firstDelay = 10 * time.Millisecond
 	lastDelay  = time.Second
+	waitDelay  = 100 * time.Millisecond // somebody waits for a server that is starting: trying costs 20 us
 )
 
 // link is a session of one lane that is made again when it breaks.
@@ -43,9 +45,12 @@ type connection struct {
 	leases []lease
 }
 
-func dialLink(ctx context.Context, connect func(context.Context) (*connection, error), logger *slog.Logger) (*link, error) {
+func dialLink(ctx context.Context, connect func(context.Context) (*connection, error), wait bool, logger *slog.Logger) (*link, error) {
 	l := &link{connect: connect, logger: logger, changed: make(chan struct{}), gone: make(chan struct{})}
 	conn, err := connect(ctx)
+	if wait {
+		conn, err = l.waitForServer(ctx, conn, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +72,6 @@ func (l *link) close() {
 	l.stop()
 	<-l.gone
 }
-
-var errClosed = fmt.Errorf("shm client: %w", ErrClosed)
 
 // connection is the one for a new call.
 func (l *link) connection() (*connection, error) {
@@ -125,6 +128,20 @@ func (l *link) maintain(life context.Context, conn *connection) {
 		l.disown(conn.Err())
 		conn = l.reconnect(life)
 	}
+}
+
+// waitForServer connects again as long as nobody listens, or who does is stopping, until ctx ends.
+func (l *link) waitForServer(ctx context.Context, conn *connection, err error) (*connection, error) {
+	for delay := firstDelay; errors.Is(err, ErrServerGone) || errors.Is(err, ErrDraining); delay = min(2*delay, waitDelay) {
+		l.logger.Debug("shm: waiting for the server", "error", err, "next", delay)
+		sleep(ctx, delay)
+		next, failure := l.connect(ctx)
+		if failure != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: %w", fault.Context(ctx), err)
+		}
+		conn, err = next, failure
+	}
+	return conn, err
 }
 
 // reconnect tries until it succeeds, or life ends: nil.

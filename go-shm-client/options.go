@@ -1,6 +1,8 @@
 package shm
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -18,47 +20,90 @@ const (
 )
 
 type options struct {
+	wait    bool
 	spin    time.Duration
 	slots   uint32
 	prompts layout.LaneRequest
 	logger  *slog.Logger
 }
 
-// An Option of Dial.
-type Option func(*options)
+// An Option of Dial. A value that makes no sense is an error of Dial's.
+type Option func(*options) error
+
+// WaitForServer has Dial wait for a server that is not up yet, or is stopping to make room for the next one, until its context
+// ends. A server that answers with anything else is not waited for.
+func WaitForServer() Option { return func(o *options) error { o.wait = true; return nil } }
 
 // WithSpin sets how long a call polls for its answer before it sleeps: 0 = not at all, SpinForever = until it is
 // there. Calls stop polling where it does not pay, and try again now and then; where there is only one processor, none polls.
-func WithSpin(budget time.Duration) Option { return func(o *options) { o.spin = max(0, budget) } }
+func WithSpin(budget time.Duration) Option {
+	return func(o *options) error {
+		if budget < 0 {
+			return fmt.Errorf("shm: WithSpin(%v): expected 0 or more", budget)
+		}
+		o.spin = budget
+		return nil
+	}
+}
 
-// WithSlots asks for n slots, that is calls in flight at a time. 0 is the server's default.
+// WithSlots asks for n slots, that is calls in flight at a time, 65536 at most. 0 is the server's default.
 func WithSlots(n int) Option {
-	return func(o *options) { o.slots = atMost(n, layout.MaxSlots) }
+	return func(o *options) (err error) {
+		o.slots, err = within("WithSlots", "slots", n, layout.MaxSlots)
+		return err
+	}
 }
 
 // WithPromptSlots asks for n prompts in flight at a time, each of up to promptBytes bytes and with a reply of up to replyBytes.
-// 0 is the server's default: 16 prompts of 16 KiB with replies of 32 KiB.
+// 0 is the server's default: 16 prompts of 16 KiB with replies of 32 KiB. The most is 65536 prompts, and 16 MiB of text each.
 func WithPromptSlots(n, promptBytes, replyBytes int) Option {
-	return func(o *options) {
-		o.prompts.SlotCount = atMost(n, layout.MaxSlots)
-		o.prompts.SlotBytes = atMost(promptBytes, layout.MaxTextBytes)
-		o.prompts.ReplyBytes = atMost(replyBytes, layout.MaxTextBytes)
+	return func(o *options) error {
+		for _, size := range []struct {
+			what   string
+			n      int
+			most   int
+			target *uint32
+		}{
+			{"slots", n, layout.MaxSlots, &o.prompts.SlotCount},
+			{"bytes of prompt", promptBytes, layout.MaxTextBytes, &o.prompts.SlotBytes},
+			{"bytes of reply", replyBytes, layout.MaxTextBytes, &o.prompts.ReplyBytes},
+		} {
+			var err error
+			if *size.target, err = within("WithPromptSlots", size.what, size.n, size.most); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 
-// atMost leaves one too many, which the server refuses, and says why.
-func atMost(n, limit int) uint32 { return uint32(min(max(0, n), limit+1)) }
+func within(option, what string, n, most int) (uint32, error) {
+	if n < 0 || n > most {
+		return 0, fmt.Errorf("shm: %s: %d %s, expected 0 (the server's default) to %d", option, n, what, most)
+	}
+	return uint32(n), nil
+}
 
 // WithLogger logs lost and made connections. By default nothing is logged.
-func WithLogger(logger *slog.Logger) Option { return func(o *options) { o.logger = logger } }
+func WithLogger(logger *slog.Logger) Option {
+	return func(o *options) error {
+		if logger == nil {
+			return errors.New("shm: WithLogger(nil): expected a logger")
+		}
+		o.logger = logger
+		return nil
+	}
+}
 
-func collect(opts []Option) options {
+func collect(opts []Option) (options, error) {
 	o := options{spin: DefaultSpin, logger: slog.New(slog.DiscardHandler)}
 	o.prompts.Kind = layout.LaneKindPrompt
 	for _, set := range opts {
-		set(&o)
+		if err := set(&o); err != nil {
+			return options{}, err
+		}
 	}
-	return o
+	return o, nil
 }
 
 // A CallOption changes one call. It is a value, so that a call with options allocates nothing.

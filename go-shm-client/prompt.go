@@ -27,14 +27,31 @@ type Reply struct {
 // String is the text.
 func (r Reply) String() string { return r.Text }
 
-// A PromptOption changes one prompt.
-type PromptOption func(*layout.Submission) error
+// A PromptOption changes one prompt. A value that makes no sense is an ErrInvalidPrompt.
+type PromptOption func(*promptOptions) error
+
+type promptOptions struct {
+	layout.Submission
+	reply *Reply
+}
+
+// WithReply has the call say in reply how it ended: a loop over Stream sees there whether the text was cut. Its Text is what the
+// loop was given; the other fields are set once the model has ended.
+func WithReply(reply *Reply) PromptOption {
+	return func(o *promptOptions) error {
+		if reply == nil {
+			return fmt.Errorf("%w: WithReply(nil), expected a Reply", ErrInvalidPrompt)
+		}
+		o.reply = reply
+		return nil
+	}
+}
 
 // SamplingSteps sets how many tokens the reply has at most, from 1 on.
 func SamplingSteps(n int) PromptOption {
-	return func(s *layout.Submission) error {
-		if n < 1 || n > math.MaxUint32 {
-			return fmt.Errorf("%w: sampling steps of %d, must be 1 or more", ErrInvalidPrompt, n)
+	return func(s *promptOptions) error {
+		if n < 1 || uint64(n) > math.MaxUint32 {
+			return fmt.Errorf("%w: sampling steps of %d, expected 1 to 4294967295", ErrInvalidPrompt, n)
 		}
 		s.SamplingSteps = uint32(n)
 		return nil
@@ -43,7 +60,10 @@ func SamplingSteps(n int) PromptOption {
 
 // Temperature sets how daring the choice of a token is: 0 takes the likeliest each time. By default it is what suits the model.
 func Temperature(t float64) PromptOption {
-	return func(s *layout.Submission) error {
+	return func(s *promptOptions) error {
+		if !(t >= 0 && t <= math.MaxFloat32) { // NaN is neither
+			return fmt.Errorf("%w: a temperature of %v, expected 0 or more", ErrInvalidPrompt, t)
+		}
 		s.Temperature = float32(t)
 		s.Flags |= layout.SubmissionFlagWithTemperature
 		return nil
@@ -52,9 +72,9 @@ func Temperature(t float64) PromptOption {
 
 // TopK draws among the k likeliest tokens, 0 among all. By default it is what suits the model.
 func TopK(k int) PromptOption {
-	return func(s *layout.Submission) error {
-		if k < 0 || k > math.MaxUint32 {
-			return fmt.Errorf("%w: top-k of %d, must be 0 or more", ErrInvalidPrompt, k)
+	return func(s *promptOptions) error {
+		if k < 0 || uint64(k) > math.MaxUint32 {
+			return fmt.Errorf("%w: top-k of %d, expected 0 to 4294967295", ErrInvalidPrompt, k)
 		}
 		s.TopK = uint32(k)
 		s.Flags |= layout.SubmissionFlagWithTopK
@@ -65,7 +85,7 @@ func TopK(k int) PromptOption {
 // Seed makes the drawing repeatable: the same prompt, options and seed give the same reply of the same model on the same
 // machine. By default each prompt has a seed of its own.
 func Seed(seed uint64) PromptOption {
-	return func(s *layout.Submission) error {
+	return func(s *promptOptions) error {
 		s.Seed = seed
 		s.Flags |= layout.SubmissionFlagWithSeed
 		return nil
@@ -75,51 +95,73 @@ func Seed(seed uint64) PromptOption {
 // Prompt has the model answer prompt, UTF-8 text, and waits for all of it. It waits for a free slot. With an error, Reply has the
 // text that came before it.
 func (c *Client) Prompt(ctx context.Context, prompt string, opts ...PromptOption) (Reply, error) {
-	var reply Reply
-	var text strings.Builder
-	err := c.prompt(ctx, prompt, opts, func(piece string) bool {
-		text.WriteString(piece)
-		return true
-	}, &reply)
-	reply.Text = text.String()
-	return reply, err
+	options, err := collectPrompt(prompt, opts)
+	if err != nil {
+		return Reply{}, err
+	}
+	if options.reply == nil {
+		options.reply = new(Reply)
+	}
+	err = c.prompt(ctx, prompt, options, func(string) bool { return true })
+	return *options.reply, err
 }
 
 // Stream is Prompt piece by piece, as the text is generated; pieces are whole characters. After an error, which comes with
 // an empty piece, there is nothing more. Leaving the loop cancels the rest. Each use of the sequence is a call of its own.
 //
-//	for piece, err := range client.Stream(ctx, "To be, or not to be") {
+//	var reply shm.Reply
+//	for piece, err := range client.Stream(ctx, "To be, or not to be", shm.WithReply(&reply)) {
 //		if err != nil {
 //			return err
 //		}
 //		fmt.Print(piece)
 //	}
+//	if reply.Truncated {
+//		fmt.Println("...")
+//	}
 func (c *Client) Stream(ctx context.Context, prompt string, opts ...PromptOption) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		stopped := false
-		err := c.prompt(ctx, prompt, opts, func(piece string) bool {
-			stopped = !yield(piece, nil)
-			return !stopped
-		}, new(Reply))
+		options, err := collectPrompt(prompt, opts)
+		if err == nil {
+			err = c.prompt(ctx, prompt, options, func(piece string) bool {
+				stopped = !yield(piece, nil)
+				return !stopped
+			})
+		}
 		if err != nil && !stopped {
 			yield("", err)
 		}
 	}
 }
 
-// prompt gives each piece of the text to each, until that returns false, and then says in reply how it ended.
-func (c *Client) prompt(ctx context.Context, prompt string, opts []PromptOption, each func(string) bool, reply *Reply) error {
-	submission := layout.Submission{SamplingSteps: DefaultSamplingSteps, Length: uint32(len(prompt))}
+func collectPrompt(prompt string, opts []PromptOption) (promptOptions, error) {
+	o := promptOptions{Submission: layout.Submission{SamplingSteps: DefaultSamplingSteps, Length: uint32(len(prompt))}}
 	for _, option := range opts {
-		if err := option(&submission); err != nil {
-			return err
+		if err := option(&o); err != nil {
+			return promptOptions{}, err
+		}
+	}
+	return o, nil
+}
+
+// prompt gives each piece of the text to each, until that returns false, and fills the reply where one is wanted.
+func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, each func(string) bool) error {
+	if o.reply != nil {
+		*o.reply = Reply{}
+		var text strings.Builder
+		defer func() { o.reply.Text = text.String() }()
+		next := each
+		each = func(piece string) bool {
+			text.WriteString(piece)
+			return next(piece)
 		}
 	}
 	conn, slot, err := c.fillPrompt(ctx, prompt)
 	if err != nil {
 		return err
 	}
-	stream, err := conn.Prompt(ctx, slot, submission)
+	stream, err := conn.Prompt(ctx, slot, o.Submission)
 	if err != nil {
 		conn.Release(slot)
 		return err
@@ -138,31 +180,33 @@ func (c *Client) prompt(ctx context.Context, prompt string, opts []PromptOption,
 			return nil
 		}
 		if final != nil {
-			reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
-			reply.QueueTime, reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
-			return promptError(ctx, final.Status, stream.Message(final))
+			if o.reply != nil {
+				o.reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
+				o.reply.QueueTime, o.reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
+			}
+			return promptError(ctx, *final, stream.Message(final))
 		}
 	}
 }
 
-// fillPrompt claims a slot and writes prompt to it.
+// fillPrompt claims a slot and writes prompt to it. Its errors are ErrNotRun.
 func (c *Client) fillPrompt(ctx context.Context, prompt string) (*session.Session, uint32, error) {
 	l, err := c.promptLink(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, notRun(err)
 	}
 	conn, err := l.connection()
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, notRun(err)
 	}
 	slot, err := conn.Claim(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, notRun(err)
 	}
 	memory := conn.Slot(slot)
 	if len(prompt) > len(memory) {
 		conn.Release(slot)
-		return nil, 0, fmt.Errorf("%w: %d bytes, a slot has %d (see WithPromptSlots)", ErrInvalidPrompt, len(prompt), len(memory))
+		return nil, 0, fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), len(memory))
 	}
 	copy(memory, prompt)
 	return conn.Session, slot, nil
@@ -202,14 +246,15 @@ var promptErrors = map[uint16]error{
 }
 
 // promptError turns a prompt's status into an error.
-func promptError(ctx context.Context, status uint16, message string) error {
-	switch status {
+func promptError(ctx context.Context, final layout.Completion, message string) error {
+	message = fault.Line(message)
+	switch final.Status {
 	case layout.StatusOK:
 		return nil
 	case layout.StatusDeadlineExceeded:
-		return ErrDeadlineExceeded
+		return unlessRun(ErrDeadlineExceeded, final)
 	case layout.StatusDraining:
-		return ErrDraining
+		return unlessRun(ErrDraining, final)
 	case layout.StatusModelError:
 		return &ModelError{Message: message}
 	case layout.StatusCancelled:
@@ -217,8 +262,8 @@ func promptError(ctx context.Context, status uint16, message string) error {
 			return fault.Context(ctx)
 		}
 	}
-	if kind, ok := promptErrors[status]; ok {
+	if kind, ok := promptErrors[final.Status]; ok {
 		return &PromptError{Kind: kind, Message: message}
 	}
-	return fault.Violated("status", "a prompt that nobody cancelled ended with status %d", status)
+	return fault.Violated("status", "a prompt that nobody cancelled ended with status %d", final.Status)
 }

@@ -27,11 +27,7 @@ func (c *Client) TryReserveImage() (Slot, error) {
 }
 
 func (c *Client) reserve(ctx context.Context, claim claim) (Slot, error) {
-	conn, err := c.images.connection()
-	if err != nil {
-		return Slot{}, err
-	}
-	slot, err := claim(conn.Session, ctx)
+	conn, slot, err := c.claim(ctx, claim)
 	if err != nil {
 		return Slot{}, err
 	}

@@ -163,7 +163,7 @@ func statusError(code int, text []byte) error {
 	if json.Unmarshal(text, &answer) != nil || answer.Error == "" {
 		answer.Error = string(text[:min(len(text), 200)]) // of a proxy, or of no shm-server
 	}
-	return &StatusError{Code: code, Message: answer.Error}
+	return &StatusError{Code: code, Message: fault.Line(answer.Error)}
 }
 
 // explain says whose doing it was that a call failed.

@@ -51,5 +51,5 @@ func decodeReason(body []byte) (Reason, string, error) {
 	}
 	r := layout.DecodeReasonBody(body)
 	message := body[layout.ReasonBodyBytes:]
-	return Reason(r.Reason), string(message[:min(uint64(len(message)), uint64(r.MessageBytes))]), nil
+	return Reason(r.Reason), fault.Line(string(message[:min(uint64(len(message)), uint64(r.MessageBytes))])), nil
 }

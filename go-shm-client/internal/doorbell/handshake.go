@@ -18,6 +18,9 @@ import (
 // hello; a model that is being loaded does not listen yet.
 const handshakeTimeout = 10 * time.Second
 
+// maxPath is how long a Unix socket's path can be: sockaddr_un has 108 bytes, the last one is 0.
+const maxPath = 107
+
 // Metadata is what the server says about itself.
 type Metadata struct {
 	Server  string   `json:"server"`
@@ -34,23 +37,22 @@ type Welcome struct {
 // Dial connects to the server at path and asks for one lane for each request. The descriptor is the segment's; it
 // belongs to the caller.
 func Dial(ctx context.Context, path string, lanes ...layout.LaneRequest) (*Doorbell, Welcome, int, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", path)
+	conn, err := dialer.DialContext(bounded, "unix", path)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err // without it the path would stand in the message twice
-		}
-		return nil, Welcome{}, -1, fmt.Errorf("connect to shm-server at %s: %w: is `shm-server serve` running?", path, err)
+		return nil, Welcome{}, -1, explainConnect(ctx, path, err)
 	}
 	unix := conn.(*net.UnixConn)
-	welcome, fd, err := shake(ctx, unix, lanes)
+	welcome, fd, err := shake(bounded, unix, lanes)
 	if err != nil {
 		unix.Close()
-		if ctx.Err() != nil { // what failed was the deadline that stop() set
+		switch { // what failed may be the deadline that stop() set
+		case ctx.Err() != nil:
 			err = fault.Context(ctx)
+		case bounded.Err() != nil:
+			err = fmt.Errorf("%w: it accepted, and has said nothing for %v", fault.ServerGone, handshakeTimeout)
 		}
 		return nil, Welcome{}, -1, fmt.Errorf("handshake with shm-server at %s: %w", path, err)
 	}
@@ -61,6 +63,32 @@ func Dial(ctx context.Context, path string, lanes ...layout.LaneRequest) (*Doorb
 		return nil, Welcome{}, -1, err
 	}
 	return bell, welcome, fd, nil
+}
+
+// explainConnect says why there is no connection, and what to do. Where nobody listens, it is fault.ServerGone.
+func explainConnect(ctx context.Context, path string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without it the path would stand in the message twice
+	}
+	gone, hint := false, ""
+	switch {
+	case ctx.Err() != nil:
+		err = fault.Context(ctx)
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		gone, hint = true, ": is `shm-server serve` running?"
+	case errors.Is(err, syscall.EAGAIN):
+		gone, hint = true, ": more clients are connecting than its queue takes"
+	case errors.Is(err, syscall.EACCES):
+		hint = ": the socket, or a directory on the way to it, is another user's"
+	case len(path) > maxPath:
+		hint = fmt.Sprintf(": a path of %d bytes, a Unix socket's has at most %d", len(path), maxPath)
+	}
+	err = fmt.Errorf("connect to shm-server at %s: %w%s", path, err, hint)
+	if gone {
+		return fault.As(err, fault.ServerGone)
+	}
+	return err
 }
 
 func shake(ctx context.Context, conn *net.UnixConn, lanes []layout.LaneRequest) (Welcome, int, error) {

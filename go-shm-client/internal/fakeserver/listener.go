@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -20,7 +21,8 @@ type Listener struct {
 	Path      string
 	Slots     uint32 // of a session that asks for none
 	Behaviour func() Behaviour
-	Refuse    func() *doorbell.RefusedError // nil, or what to answer a hello with
+	Prompts   func(*Server, layout.Submission) // nil, or what answers the prompts, of sessions of their own
+	Refuse    func() *doorbell.RefusedError    // nil, or what to answer a hello with
 
 	listener *net.UnixListener
 	mu       sync.Mutex
@@ -46,7 +48,11 @@ func (l *Listener) Listen() error {
 				l.all.Add(1)
 				go func() {
 					defer l.all.Done()
-					session.run(l.Behaviour())
+					behaviour := l.Behaviour()
+					if session.lane.Kind == layout.LaneKindPrompt {
+						behaviour.Answer = l.Prompts
+					}
+					session.run(behaviour)
 				}()
 			}
 		}
@@ -62,6 +68,13 @@ func (l *Listener) Last() *Session {
 		return nil
 	}
 	return l.sessions[len(l.sessions)-1]
+}
+
+// Sessions are all that were accepted.
+func (l *Listener) Sessions() []*Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.sessions)
 }
 
 // Close stops accepting and kills every session.
@@ -89,7 +102,7 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 		}
 	}
 	request := layout.DecodeLaneRequest(hello[layout.FrameBytes+layout.HelloBytes:])
-	if request.Kind != layout.LaneKindImage {
+	if request.Kind != layout.LaneKindImage && l.Prompts == nil {
 		conn.Write(ReasonMessage(layout.FrameKindRefusal, layout.ReasonLaneUnavailable, "images only"))
 		conn.Close()
 		return nil
@@ -99,6 +112,9 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 		slots = l.Slots
 	}
 	header, lane := Header(slots)
+	if request.Kind == layout.LaneKindPrompt {
+		header, lane = PromptHeader(slots)
+	}
 	file := SharedFile(int64(header.SegmentBytes))
 	defer file.Close()
 	memory := must(syscall.Mmap(int(file.Fd()), 0, int(header.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))

@@ -10,25 +10,41 @@ import (
 )
 
 var (
-	RingFull     = errors.New("every slot is taken")
-	ServerGone   = errors.New("shm-server is gone")
-	Draining     = errors.New("shm-server is draining: it takes no new work")
-	Protocol     = errors.New("shm-server broke the protocol")
-	Model        = errors.New("the model failed")
-	PixelCount   = errors.New("an image is 3072 bytes, planar RGB")
-	ImageSize    = errors.New("image cannot be scaled")
-	SlotReleased = errors.New("the slot's lease is over")
-	SlotBusy     = errors.New("the slot is in use by another call")
-	Closed       = os.ErrClosed
+	NotRun     = errors.New("the call was not run")
+	ServerGone = errors.New("shm-server is gone")
+	Draining   = errors.New("shm-server is draining: it takes no new work")
+	Protocol   = errors.New("shm-server broke the protocol")
+	Model      = errors.New("the model failed")
+	Closed     = os.ErrClosed
+
+	// These say of every call that it was not run.
+	RingFull      = notRun("every slot is taken")
+	PixelCount    = notRun("an image is 3072 bytes, planar RGB")
+	ImageSize     = notRun("image cannot be scaled")
+	SlotReleased  = notRun("the slot's lease is over")
+	SlotBusy      = notRun("the slot is in use by another call")
+	InvalidPrompt = notRun("the prompt cannot be answered as asked")
 
 	// Of a prompt; see layout.md, "status".
-	InvalidPrompt = errors.New("the prompt cannot be answered as asked")
-	Unavailable   = errors.New("the model's endpoint does not answer")
-	Unauthorized  = errors.New("the model's endpoint does not accept the server's key")
-	RateLimited   = errors.New("the model's endpoint refuses more requests for now")
-	TimedOut      = errors.New("the model's endpoint took too long")
-	Broken        = errors.New("the model's endpoint broke off")
+	Unavailable  = errors.New("the model's endpoint does not answer")
+	Unauthorized = errors.New("the model's endpoint does not accept the server's key")
+	RateLimited  = errors.New("the model's endpoint refuses more requests for now")
+	TimedOut     = errors.New("the model's endpoint took too long")
+	Broken       = errors.New("the model's endpoint broke off")
 )
+
+// As is err for which errors.Is finds kind too. Its text stays.
+func As(err, kind error) error { return &as{err, kind} }
+
+type as struct {
+	error
+	kind error
+}
+
+func (e *as) Unwrap() error        { return e.error }
+func (e *as) Is(target error) bool { return target == e.kind }
+
+func notRun(text string) error { return As(errors.New(text), NotRun) }
 
 // DeadlineExceeded also is context.DeadlineExceeded and os.ErrDeadlineExceeded.
 var DeadlineExceeded error = deadlineExceeded{}

@@ -206,7 +206,7 @@ func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
 			t.Fatalf("%s: unmapped under a lease", name)
 		}
 		fill(h.Slot(lease), 7)
-		if _, owned, err := h.Call(background(t), lease, layout.OpEcho, 0); !owned || err != errEnded {
+		if _, owned, err := h.Call(background(t), lease, layout.OpEcho, 0); !owned || !errors.Is(err, errEnded) || !errors.Is(err, fault.NotRun) {
 			t.Errorf("%s: a call after the end: owned %v, %v", name, owned, err)
 		}
 		h.Release(lease)

@@ -7,7 +7,8 @@ import (
 	"go-shm-client/internal/layout"
 )
 
-// Claim takes a free slot, and waits for one until ctx ends or the lane does.
+// Claim takes a free slot, and waits for one until ctx ends or the lane does. Like TryClaim's, each of its errors says that
+// the call was not run, since it needs a slot first; so whoever makes the call marks them as fault.NotRun.
 func (l *Lane) Claim(ctx context.Context) (uint32, error) {
 	slot, err := l.TryClaim()
 	if err != fault.RingFull {

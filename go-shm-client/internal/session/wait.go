@@ -44,10 +44,10 @@ func (l *Lane) newWait() wait {
 	return w
 }
 
-// start submits an owned slot. On an error the slot is still the caller's.
+// start submits an owned slot. On an error, which is fault.NotRun, nothing was published and the slot is still the caller's.
 func (l *Lane) start(ctx context.Context, slot uint32, s layout.Submission) (wait, error) {
 	if ctx.Err() != nil {
-		return wait{}, fault.Context(ctx)
+		return wait{}, fault.As(fault.Context(ctx), fault.NotRun)
 	}
 	// The role is taken before the submission is published: the server then finds client_parked cleared and does not
 	// ring for a client that polls.
@@ -57,7 +57,7 @@ func (l *Lane) start(ctx context.Context, slot uint32, s layout.Submission) (wai
 		if w.reaper {
 			l.leaveRole()
 		}
-		return wait{}, err
+		return wait{}, fault.As(err, fault.NotRun)
 	}
 	l.counters.requests.Add(1)
 	return w, nil
