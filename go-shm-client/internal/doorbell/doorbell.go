@@ -23,7 +23,7 @@ type Doorbell struct {
 	raw  syscall.RawConn
 	ring func(fd uintptr) bool // made once: a bell allocates nothing
 
-	// Of whoever calls Hear.
+	// Of whoever calls Wait.
 	buffer  [64]byte
 	goodbye []byte // of buffer: what came behind the last bell
 	failure error
@@ -38,7 +38,7 @@ func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
 	bell := []byte{layout.Bell}
 	return &Doorbell{conn: conn, raw: raw, ring: func(fd uintptr) bool {
 		// EAGAIN: bells are waiting in the socket already, and every wake looks at everything. Any other error is
-		// a server that went away, which Hear learns from the same socket.
+		// a server that went away, which Wait learns from the same socket.
 		_ = syscall.Sendto(int(fd), bell, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, nil)
 		return true // never wait for room
 	}}, nil
@@ -47,9 +47,9 @@ func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
 // Ring wakes the server.
 func (d *Doorbell) Ring() { _ = d.raw.Write(d.ring) }
 
-// Hear waits for bells, and says how many came together; 0 when it was interrupted. over: the session has ended, and
-// Why says why. One goroutine at a time calls Hear and Why.
-func (d *Doorbell) Hear() (bells int, over bool) {
+// Wait waits for bells, and says how many came together; 0 when it was interrupted. over: the session has ended, and
+// Why says why. One goroutine at a time calls Wait and Why.
+func (d *Doorbell) Wait() (bells int, over bool) {
 	if d.over {
 		return 0, true
 	}
@@ -67,10 +67,10 @@ func (d *Doorbell) Hear() (bells int, over bool) {
 	return bells, d.over
 }
 
-// Interrupt makes Hear return soon, the one that waits or else the next one. Any goroutine.
+// Interrupt makes Wait return soon, the one that waits or else the next one. Any goroutine.
 func (d *Doorbell) Interrupt() { _ = d.conn.SetReadDeadline(time.Unix(1, 0)) }
 
-// Why is why the session ended: a GoodbyeError, or fault.ServerGone with what happened. Valid when Hear has said that it is over.
+// Why is why the session ended: a GoodbyeError, or fault.ServerGone with what happened. Valid when Wait has said that it is over.
 func (d *Doorbell) Why() error {
 	switch {
 	case len(d.goodbye) > 0:
@@ -101,7 +101,7 @@ func (d *Doorbell) readGoodbye() error {
 	return &GoodbyeError{reason, message}
 }
 
-// patientReader reads until a time. An Interrupt that was meant for Hear does not end it.
+// patientReader reads until a time. An Interrupt that was meant for Wait does not end it.
 type patientReader struct {
 	conn  *net.UnixConn
 	until time.Time
@@ -117,7 +117,7 @@ func (r *patientReader) Read(b []byte) (int, error) {
 	}
 }
 
-// HangUp ends the session from our side: Hear returns, and so does every later Ring. The descriptor stays open until Close.
+// HangUp ends the session from our side: Wait returns, and so does every later Ring. The descriptor stays open until Close.
 func (d *Doorbell) HangUp() {
 	_ = d.conn.CloseRead()
 	_ = d.conn.CloseWrite()

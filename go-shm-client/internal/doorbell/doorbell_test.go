@@ -42,7 +42,7 @@ func connected(t *testing.T) (*Doorbell, *net.UnixConn) {
 // listen hears bells until the session's end, and says why it ended.
 func listen(bell *Doorbell, onBell func(int)) error {
 	for {
-		bells, over := bell.Hear()
+		bells, over := bell.Wait()
 		if bells > 0 {
 			onBell(bells)
 		}
@@ -179,20 +179,20 @@ func TestAServerThatClosesWithBellsUnreadIsHeardToTheEnd(t *testing.T) {
 func TestAnInterruptIsHeardOnceAndLosesNoBell(t *testing.T) {
 	bell, server := connected(t)
 	for range 3 {
-		heard := make(chan int)
+		rang := make(chan int)
 		go func() {
-			bells, over := bell.Hear()
+			bells, over := bell.Wait()
 			if over {
 				t.Error("it is over")
 			}
-			heard <- bells
+			rang <- bells
 		}()
 		bell.Interrupt()
-		if bells := <-heard; bells != 0 {
+		if bells := <-rang; bells != 0 {
 			t.Errorf("%d bells", bells)
 		}
 		server.Write([]byte{1, 1})
-		if bells, over := bell.Hear(); bells != 2 || over {
+		if bells, over := bell.Wait(); bells != 2 || over {
 			t.Errorf("%d bells, over %t", bells, over)
 		}
 	}
@@ -200,7 +200,7 @@ func TestAnInterruptIsHeardOnceAndLosesNoBell(t *testing.T) {
 	bell.Interrupt()
 	bells := 0
 	for range 2 { // in either order
-		n, over := bell.Hear()
+		n, over := bell.Wait()
 		if bells += n; over {
 			t.Error("it is over")
 		}
@@ -220,7 +220,7 @@ func TestAnInterruptDoesNotCutAGoodbyeShort(t *testing.T) {
 		8, 0, 0, 0, 0, 0, 0, 0, // reason: draining
 	}
 	server.Write(goodbye[:7])
-	if _, over := bell.Hear(); !over {
+	if _, over := bell.Wait(); !over {
 		t.Error("it is not over")
 	}
 	go func() {

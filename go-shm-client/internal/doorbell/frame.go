@@ -2,7 +2,7 @@
 //
 //	bell, welcome, fd, err := doorbell.Dial(ctx, path, request)
 //	bell.Ring()                     // wakes the server, never blocks
-//	bells, over := bell.Hear()      // waits; over: bell.Why() says why the session ended
+//	bells, over := bell.Wait()      // waits; over: bell.Why() says why the session ended
 package doorbell
 
 import (

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// hasten makes everybody leave the reaper role and nobody else take it. End must follow.
-func (l *Lane) hasten() { l.ending.Store(true) }
+// beginEnd makes everybody leave the reaper role and nobody else take it. End must follow.
+func (l *Lane) beginEnd() { l.ending.Store(true) }
 
 // End ends the lane: what the server has answered is delivered, every other call in flight fails with failure, and so
-// does everything that comes later. It is called once, by the goroutine of the attendant, when it has returned.
+// does everything that comes later. It is called once, by the goroutine of the background reader, when that has returned.
 //
 // It keeps the reaper role for good. So after its last reap nothing is delivered but failures, by the same finish
 // that delivers completions: each call in flight is finished exactly once, whether its owner spins, sleeps or has
 // left. Nothing comes to be in flight behind its back, since sealed is set under the submission's mutex before it
 // looks.
 func (l *Lane) End(failure error) {
-	l.hasten()
+	l.beginEnd()
 	for tries := 0; !l.reaping.CompareAndSwap(false, true); tries++ {
 		if runtime.Gosched(); tries > 100 { // the holder was put off its processor
 			time.Sleep(20 * time.Microsecond)
@@ -36,16 +36,16 @@ func (l *Lane) End(failure error) {
 			l.finish(uint32(slot))
 		}
 	}
-	l.bury()
+	l.collect()
 }
 
-// bury collects the free slots, and with the last of them lets the memory go. Everybody who touches the memory holds
-// a slot meanwhile (or is the goroutine that runs End, which is through with it), so whoever has collected all of
+// collect takes the free slots for good, and with the last of them unmaps the memory. Everybody who touches the memory holds
+// a slot meanwhile (or is the goroutine that runs End, which is through with it), so whoever has all of
 // them knows that nobody does: a lease that is being filled keeps the memory mapped.
 //
 // None is overlooked. A slot that is put into free before ended is stored, or by End itself, is found by End's own call;
 // any other one by its Release, which sees ended. A Claim that takes one out meanwhile sees ended too, and releases it.
-func (l *Lane) bury() {
+func (l *Lane) collect() {
 	for {
 		select {
 		case <-l.free:

@@ -26,10 +26,10 @@ type heapLane struct {
 	serverBells chan struct{} // the server's socket: one bell is as good as many
 	clientBells chan struct{}
 	end         chan error
-	hungUp      chan struct{} // closed: Hear is over
+	hungUp      chan struct{} // closed: Wait is over
 	interrupts  chan struct{}
 	hangUp      sync.Once
-	ended       chan struct{} // the attendant has returned
+	ended       chan struct{} // the background reader has returned, and End
 	unmapped    atomic.Int32
 	stopServer  func()
 }
@@ -83,7 +83,7 @@ func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration
 	}
 	go func() {
 		defer close(h.ended)
-		h.Attend()
+		h.ReadInBackground()
 		h.End(<-h.end)
 	}()
 	t.Cleanup(func() {
@@ -102,19 +102,19 @@ func signal(bells chan struct{}) {
 
 // fail ends the lane as a session would.
 func (h *heapLane) fail(cause error) {
-	h.hasten()
+	h.beginEnd()
 	select {
 	case h.end <- cause:
 	default:
 	}
 	h.hangUp.Do(func() { close(h.hungUp) })
-	h.callAttendant()
+	h.callReader()
 }
 
-// Ring, Hear and Interrupt make h the lane's Door.
+// Ring, Wait and Interrupt make h the lane's Door.
 func (h *heapLane) Ring() { signal(h.serverBells) }
 
-func (h *heapLane) Hear() (bells int, over bool) {
+func (h *heapLane) Wait() (bells int, over bool) {
 	select {
 	case <-h.clientBells:
 		return 1, false

@@ -53,17 +53,17 @@ type Lane struct {
 	_       apart
 	waiters atomic.Int64 // calls that nobody polls for: asleep, about to be, or abandoned
 
-	_         apart
-	ear       atomic.Int64  // who reads the doorbell, see ear.go
-	heard     atomic.Uint64 // times that callers heard a bell
-	attention chan struct{} // calls the attendant
+	_            apart
+	reader       atomic.Int64  // who reads the doorbell, see reader.go
+	bellsRead    atomic.Uint64 // times that callers read a bell
+	readerCalled chan struct{} // calls the background reader
 
 	_        apart
 	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
 	ended    atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
 	over     chan struct{} // closed with ended
 	failure  error         // why the lane ended
-	returned atomic.Int64  // slots collected after the end, see bury
+	returned atomic.Int64  // slots taken for good after the end, see collect
 }
 
 // headerWords are the words of the header that change during a session.
@@ -72,8 +72,8 @@ type headerWords struct{ serverParked, clientParked, serverState *atomic.Uint32 
 // Door is the doorbell: doorbell.Doorbell says more.
 type Door interface {
 	Ring()                        // wakes the server; does not block
-	Hear() (bells int, over bool) // waits; one goroutine at a time
-	Interrupt()                   // makes Hear return 0 soon
+	Wait() (bells int, over bool) // waits; one goroutine at a time
+	Interrupt()                   // makes Wait return 0 soon
 }
 
 // Hooks connect a lane to its surroundings.
@@ -87,15 +87,15 @@ type Hooks struct {
 // for its completion before it sleeps.
 func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
 	l := &Lane{
-		geometry:  geometry,
-		slots:     areas.Slots,
-		replies:   areas.Replies,
-		calls:     make([]call, geometry.SlotCount),
-		hooks:     hooks,
-		counters:  counters,
-		free:      make(chan uint32, geometry.SlotCount),
-		over:      make(chan struct{}),
-		attention: make(chan struct{}, 1),
+		geometry:     geometry,
+		slots:        areas.Slots,
+		replies:      areas.Replies,
+		calls:        make([]call, geometry.SlotCount),
+		hooks:        hooks,
+		counters:     counters,
+		free:         make(chan uint32, geometry.SlotCount),
+		over:         make(chan struct{}),
+		readerCalled: make(chan struct{}, 1),
 	}
 	l.spinner.start(spin)
 	for slot := range l.calls {

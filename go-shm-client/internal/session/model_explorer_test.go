@@ -113,8 +113,8 @@ func (th *thread) forget() {
 	if !reaping && th.at != serverMore {
 		th.got = 0
 	}
-	if th.at != bury {
-		th.buryThen = 0
+	if th.at != collect {
+		th.collectThen = 0
 	}
 	if th.at >= callRelease && th.at <= callOver || th.at == callClaim {
 		th.reaper, th.asleep, th.over = false, false, false

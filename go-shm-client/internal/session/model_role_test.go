@@ -144,7 +144,7 @@ func (e *explorer) step(w world, t int, add func(world)) {
 		}
 		goTo(reapWake)
 	case reapWake:
-		if w.ear == uint8(earSlots)+th.got && !e.noInterrupt {
+		if w.reader == uint8(readerSlots)+th.got && !e.noInterrupt {
 			w.interrupt = true
 		}
 		goTo(e.afterFinish(th))
@@ -158,27 +158,27 @@ func (e *explorer) step(w world, t int, add func(world)) {
 		e.release(&w, th.got)
 		goTo(e.afterFinish(th))
 
-	case bury:
+	case collect:
 		for slot := range w.free {
 			if w.free[slot] {
 				next := w
 				next.free[slot] = false
 				if next.collected++; next.collected == 2 {
 					next.unmapped = true
-					next.threads[t].at = th.buryThen
+					next.threads[t].at = th.collectThen
 				}
 				add(next)
 			}
 		}
 		if w.free == [2]bool{} {
-			goTo(th.buryThen)
+			goTo(th.collectThen)
 		}
 	}
 }
 
 // afterFinish: finish is called by reap, in a loop, and by End, slot by slot.
 func (e *explorer) afterFinish(th *thread) pc {
-	if th.reapThen == endFail1 || th.reapThen == endBury {
+	if th.reapThen == endFail1 || th.reapThen == endCollect {
 		return th.reapThen
 	}
 	return reapTake

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The protocol of call.go, reap.go, ear.go, wait.go and end.go as a small machine, of which every interleaving is tried: two
-// callers with a slot each, the attendant, the server, and whoever closes the client. A step is one
+// The protocol of call.go, reap.go, reader.go, wait.go and end.go as a small machine, of which every interleaving is tried: two
+// callers with a slot each, the background reader, the server, and whoever closes the client. A step is one
 // access to shared memory. Memory is sequentially consistent, as sync/atomic is; that the server's fences give it the
 // same is shown by tests/conformance/test_wakeup_model.py.
 //
@@ -31,9 +31,12 @@ func TestNoInterleavingLosesAWakeUpATokenASlotOrTheMapping(t *testing.T) {
 		"a prompt that may be given up":      {calls: [2]uint8{1, 0}, texts: [2]uint8{2}, cancel: true},
 		"a prompt, and the server dies":      {calls: [2]uint8{1, 0}, texts: [2]uint8{1}, cancel: true, die: true},
 	} {
-		if wrong := explore(t, r); wrong != "" {
-			t.Errorf("%s: %s", name, wrong)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if wrong := explore(t, r); wrong != "" {
+				t.Error(wrong)
+			}
+		})
 	}
 }
 
@@ -55,13 +58,16 @@ func TestTheCheckerFindsWhatEachPartOfTheProtocolIsFor(t *testing.T) {
 		"read before acknowledged":    {rules{calls: one, texts: [2]uint8{2, 2}, readFirst: true}, "waits for ever"},
 		"a more counted late":         {rules{calls: one, texts: [2]uint8{1, 1}, moreLate: true}, "waits for ever"},
 		"left awake, then counted":    {rules{calls: one, texts: [2]uint8{1, 1}, cancel: true, abandonAwake: true}, "lost"},
-		"a listener not interrupted":  {rules{calls: one, noInterrupt: true}, "waits for ever"},
-		"a listener does not look":    {rules{calls: one, noLook: true}, "waits for ever"},
-		"left ear, did not count":     {rules{calls: one, noEarCount: true}, "waits for ever"},
+		"a reader not interrupted":    {rules{calls: one, noInterrupt: true}, "waits for ever"},
+		"a reader does not look":      {rules{calls: one, noLook: true}, "waits for ever"},
+		"left reading, no look":       {rules{calls: one, noReaderCount: true}, "waits for ever"},
 		"given up to nobody":          {rules{calls: [2]uint8{1, 0}, texts: [2]uint8{1}, cancel: true, noCall: true}, "lost"},
 	} {
-		if wrong := explore(t, c.rules); wrong == "" || !strings.Contains(wrong, c.want) {
-			t.Errorf("%s: not found, but: %s", name, wrong)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if wrong := explore(t, c.rules); wrong == "" || !strings.Contains(wrong, c.want) {
+				t.Errorf("not found, but: %s", wrong)
+			}
+		})
 	}
 }

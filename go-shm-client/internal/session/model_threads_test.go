@@ -126,62 +126,62 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 			w.waiters++
 		}
 		if th.asleep {
-			goTo(callEar)
+			goTo(callReaderTake)
 		} else {
 			goTo(news)
 		}
-	case callEar:
-		if w.ear == uint8(earFree) {
-			w.ear = uint8(earAwake)
-			goTo(callListen)
+	case callReaderTake:
+		if w.reader == uint8(readerNone) {
+			w.reader = uint8(readerAwake)
+			goTo(callReading)
 		} else {
 			goTo(callWait)
 		}
-	case callListen:
-		w.ear = uint8(earSlots) + uint8(slot)
+	case callReading:
+		w.reader = uint8(readerSlots) + uint8(slot)
 		goTo(callLook)
 	case callLook:
 		if w.call[slot] != sleeping && !e.noLook || th.over {
-			goTo(callLeaveEar)
+			goTo(callLeaveReading)
 			return
 		}
 		if e.cancel {
-			goTo(callLeaveEar)
+			goTo(callLeaveReading)
 		}
-		goTo(callHear)
-	case callHear:
+		goTo(callDoorWait)
+	case callDoorWait:
 		switch {
 		case w.bell:
 			w.bell = false
-			goTo(callHeard)
+			goTo(callBell)
 		case w.interrupt:
 			w.interrupt = false
-			goTo(callHeardNothing)
+			goTo(callNoBell)
 		case w.eof:
 			th.over = true
-			goTo(callHeardNothing)
+			goTo(callNoBell)
 		case e.cancel: // context.AfterFunc
-			goTo(callHeardNothing)
+			goTo(callNoBell)
 		}
-	case callHeard:
-		w.ear = uint8(earAwake)
-		th.take, th.failed = callHearReap, callListen
+	case callBell:
+		w.reader = uint8(readerAwake)
+		th.take, th.failed = callBellReap, callReading
 		goTo(takeLoad)
-	case callHearReap:
-		th.reapThen = callHearLeave
+	case callBellReap:
+		th.reapThen = callBellLeave
 		goTo(reapTake)
-	case callHearLeave:
-		th.leaveThen = callListen
+	case callBellLeave:
+		th.leaveThen = callReading
 		goTo(leaveStore)
-	case callHeardNothing:
-		w.ear = uint8(earAwake)
-		goTo(callListen)
-	case callLeaveEar:
-		w.ear = uint8(earFree)
-		goTo(callLeftEar)
-	case callLeftEar:
-		if w.waiters > 0 && !e.noEarCount {
-			w.attention = true
+	case callNoBell:
+		w.reader = uint8(readerAwake)
+		goTo(callReading)
+	case callLeaveReading:
+		w.reader = uint8(readerNone)
+		goTo(callLeftReading)
+	case callLeftReading:
+		if w.waiters > 0 && !e.noReaderCount {
+			w.readerCalled = true
 		}
 		goTo(callWait)
 	case callWait:
@@ -257,8 +257,8 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		w.waiters++
 		goTo(callGiveCall)
 	case callGiveCall:
-		if w.ear == uint8(earFree) && !e.noCall {
-			w.attention = true
+		if w.reader == uint8(readerNone) && !e.noCall {
+			w.readerCalled = true
 		}
 		th.take, th.failed = callGiveReap, callGiveSwap
 		goTo(takeLoad)
@@ -287,8 +287,8 @@ func (e *explorer) stepCaller(w world, t int, add func(world)) {
 		goTo(callEnded)
 	case callEnded:
 		if w.ended {
-			th.buryThen = callClaim
-			goTo(bury)
+			th.collectThen = callClaim
+			goTo(collect)
 		} else {
 			goTo(callClaim)
 		}
@@ -324,15 +324,15 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 	switch th.at {
 	case bellOff:
 		switch {
-		case w.attention:
-			w.attention = false
+		case w.readerCalled:
+			w.readerCalled = false
 			goTo(bellTake)
-		case w.waiters == 0 && w.ear == uint8(earFree): // the lull is over; while somebody sleeps it must go without
+		case w.waiters == 0 && w.reader == uint8(readerNone): // the idleBeforeReading is over; while somebody sleeps it must go without
 			goTo(bellTake)
 		}
 	case bellTake:
-		if w.ear == uint8(earFree) {
-			w.ear = uint8(earAwake)
+		if w.reader == uint8(readerNone) {
+			w.reader = uint8(readerAwake)
 			goTo(bellRead)
 		} else {
 			goTo(bellOff)
@@ -347,15 +347,15 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 			w.interrupt = false
 			goTo(bellRead)
 		case w.eof:
-			goTo(endHasten)
+			goTo(endBegin)
 		}
 	case bellDuty:
 		goTo(bellRead)
-		w.ear = uint8(earFree)
+		w.reader = uint8(readerNone)
 		goTo(bellQuit)
 	case bellQuit:
-		if w.waiters > 0 && !e.noEarCount {
-			w.attention = true
+		if w.waiters > 0 && !e.noReaderCount {
+			w.readerCalled = true
 		}
 		goTo(bellOff)
 	case bellReap:
@@ -364,7 +364,7 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 	case bellLeave:
 		th.leaveThen = bellDuty
 		goTo(leaveStore)
-	case endHasten:
+	case endBegin:
 		w.ending = true
 		goTo(endRole)
 	case endRole:
@@ -386,9 +386,9 @@ func (e *explorer) stepDoorbell(w world, t int, add func(world)) {
 		} else {
 			goTo(th.reapThen)
 		}
-	case endBury:
-		th.buryThen = endOver
-		goTo(bury)
+	case endCollect:
+		th.collectThen = endOver
+		goTo(collect)
 	}
 }
 
@@ -452,7 +452,7 @@ func (e *explorer) stepServer(w world, t int, add func(world)) {
 	}
 }
 
-// stepCloser is Session.fail: hasten, then hang up.
+// stepCloser is Session.fail: beginEnd, then hang up.
 func (e *explorer) stepCloser(w world, add func(world)) {
 	switch {
 	case e.close && w.closer == 0:
@@ -462,7 +462,7 @@ func (e *explorer) stepCloser(w world, add func(world)) {
 		w.closer, w.eof = 2, true
 		add(w)
 	case w.closer == 2:
-		w.closer, w.attention = 3, true
+		w.closer, w.readerCalled = 3, true
 		add(w)
 	}
 }

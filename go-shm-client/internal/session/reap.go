@@ -18,7 +18,7 @@ import (
 //   - It is not. Then client_parked is stored as 1, and the ring is looked at once more. A completion is there: we try
 //     for the role and reap it; should the try fail, somebody else holds the role, who will leave it in this same way.
 //     None is there: one that comes later finds the flag, by the argument at leaveRole, and rings. Whoever reads the
-//     doorbell (ear.go) then gets the role, or fails because of another holder, again one who has yet to leave.
+//     doorbell (reader.go) then gets the role, or fails because of another holder, again one who has yet to leave.
 //
 // The flag must be armed after the role is left, not before: the bell could be answered in between, the try for the
 // role fail because of us, and the bell be gone. (model_test.go found that, and tries every interleaving of this.)
@@ -39,7 +39,7 @@ func (l *Lane) disarm() {
 	}
 }
 
-// leaveRole lets go of the role, see above. The caller holds it, and a slot (or it is the attendant),
+// leaveRole lets go of the role, see above. The caller holds it, and a slot (or it is the background reader),
 // so that the memory stays mapped.
 func (l *Lane) leaveRole() {
 	for {
@@ -138,7 +138,7 @@ func (l *Lane) more(slot uint32) {
 	if c.state.CompareAndSwap(sleeping, pending) {
 		l.waiters.Add(-1)
 		c.wake <- struct{}{}
-		l.wakeListener(slot)
+		l.interruptReader(slot)
 	}
 }
 
@@ -149,7 +149,7 @@ func (l *Lane) finish(slot uint32) {
 	case sleeping:
 		l.waiters.Add(-1)
 		c.wake <- struct{}{}
-		l.wakeListener(slot)
+		l.interruptReader(slot)
 	case abandoned:
 		l.waiters.Add(-1)
 		c.state.Store(idle)

@@ -13,7 +13,7 @@ import (
 	"go-shm-client/internal/segment"
 )
 
-// Session is a lane on a mapping, with a doorbell and its attendant.
+// Session is a lane on a mapping, with a doorbell and a goroutine that reads it.
 type Session struct {
 	*Lane
 	Metadata doorbell.Metadata
@@ -37,7 +37,7 @@ func Dial(ctx context.Context, path string, lane layout.LaneRequest, spin time.D
 		bell.Close()
 		return nil, fmt.Errorf("open segment of shm-server at %s: %w", path, err)
 	}
-	go s.attend()
+	go s.run()
 	return s, nil
 }
 
@@ -69,8 +69,8 @@ func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Du
 }
 
 // attend is the goroutine that ends the session. It lives as long as that.
-func (s *Session) attend() {
-	s.Attend()
+func (s *Session) run() {
+	s.ReadInBackground()
 	err := s.bell.Why()
 	s.cause.CompareAndSwap(nil, &err)
 	s.End(*s.cause.Load())
@@ -83,12 +83,12 @@ func (s *Session) brokenBy(violation error) {
 	s.fail(fmt.Errorf("%w: %w", fault.ServerGone, violation))
 }
 
-// fail ends the session soon: the attendant does it.
+// fail ends the session soon: the background reader does it.
 func (s *Session) fail(cause error) {
 	s.cause.CompareAndSwap(nil, &cause)
-	s.hasten()
+	s.beginEnd()
 	s.bell.HangUp()
-	s.callAttendant()
+	s.callReader()
 }
 
 // Done is closed when the session has ended, its socket is closed and its goroutine is gone.

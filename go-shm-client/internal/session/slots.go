@@ -38,7 +38,7 @@ func (l *Lane) TryClaim() (uint32, error) {
 }
 
 // admit gives a slot just taken back where it must not be used. The mapping is touched only after ended was seen
-// false with the slot in hand: bury waits for this slot, so it stays mapped until the slot is released.
+// false with the slot in hand: collect waits for this slot, so it stays mapped until the slot is released.
 func (l *Lane) admit(slot uint32) (uint32, error) {
 	if l.ended.Load() {
 		l.Release(slot)
@@ -57,7 +57,7 @@ func (l *Lane) Release(slot uint32) {
 	l.calls[slot].state.Store(idle)
 	l.free <- slot // has room for every slot: never blocks
 	if l.ended.Load() {
-		l.bury()
+		l.collect()
 	}
 }
 

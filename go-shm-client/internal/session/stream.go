@@ -163,8 +163,8 @@ func (l *Lane) abandon(slot uint32) (owned bool) {
 	// As one who goes to sleep: counted before the try for the role, which is left while the slot is still ours and
 	// keeps the memory mapped; see reap.go.
 	l.waiters.Add(1)
-	if l.ear.Load() == earFree { // nobody listens for it, and we shall not
-		l.callAttendant()
+	if l.reader.Load() == readerNone { // nobody reads its bell, and we shall not
+		l.callReader()
 	}
 	if l.takeRole() {
 		l.reap()

@@ -155,7 +155,7 @@ func TestAPromptThatIsGivenUpIsCancelledAndItsSlotQuarantined(t *testing.T) {
 					t.Errorf("%s: the slot is ours while the server works on it", name)
 				}
 				if !h.server.Cancelled(got) {
-					t.Errorf("%s: the server was not told", name)
+					t.Errorf("%s: the server was not written", name)
 				}
 				h.mustClaim(t)
 				if slot, err := h.TryClaim(); err != fault.RingFull {
@@ -240,9 +240,9 @@ func TestMoreOfAnEchoEndsTheSession(t *testing.T) {
 
 // scribe answers a prompt with the words that its text asks for, at random speed, some of it in another goroutine's time.
 type scribe struct {
-	random *rand.Rand
-	held   []layout.Submission
-	told   map[uint32]int
+	random  *rand.Rand
+	held    []layout.Submission
+	written map[uint32]int
 }
 
 // speak makes one step of one held prompt.
@@ -252,14 +252,14 @@ func (sc *scribe) speak(s *fakeserver.Server) {
 	words := int(s.Slot(got.Slot)[0])
 	if s.Cancelled(got) {
 		s.Finish(got, layout.StatusCancelled, "")
-	} else if sc.told[got.Slot] < words {
-		s.Append(got, fmt.Sprintf("%d:%d ", s.Slot(got.Slot)[1], sc.told[got.Slot]))
-		sc.told[got.Slot]++
+	} else if sc.written[got.Slot] < words {
+		s.Append(got, fmt.Sprintf("%d:%d ", s.Slot(got.Slot)[1], sc.written[got.Slot]))
+		sc.written[got.Slot]++
 		return
 	} else {
 		s.Finish(got, layout.StatusOK, "")
 	}
-	delete(sc.told, got.Slot)
+	delete(sc.written, got.Slot)
 	sc.held = append(sc.held[:i], sc.held[i+1:]...)
 }
 
@@ -371,7 +371,7 @@ func TestManyStreamsOnFewSlotsGetEveryWordOnce(t *testing.T) {
 				stopServer, stopped := make(chan struct{}), make(chan struct{})
 				go func() {
 					defer close(stopped)
-					sc := &scribe{random: rand.New(rand.NewPCG(seed, uint64(slots))), told: map[uint32]int{}}
+					sc := &scribe{random: rand.New(rand.NewPCG(seed, uint64(slots))), written: map[uint32]int{}}
 					sc.run(h, stopServer)
 				}()
 				h.stopServer = sync.OnceFunc(func() { close(stopServer); <-stopped })

@@ -50,7 +50,7 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 		case err == fault.RingFull:
 			count.full.Add(1)
 			continue
-		case err == errEnded:
+		case errors.Is(err, errEnded):
 			return nil
 		case err != nil:
 			return err
@@ -75,7 +75,7 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 			return fmt.Errorf("slot %d has another's reply: %x", slot, binary.LittleEndian.Uint64(h.Reply(slot)))
 		case err == nil:
 			count.answered.Add(1)
-		case err == errEnded:
+		case errors.Is(err, errEnded):
 			count.failed.Add(1)
 		case !errors.Is(err, fault.DeadlineExceeded):
 			return err

@@ -79,7 +79,7 @@ func (l *Lane) await(ctx context.Context, slot uint32, w wait) bool {
 // more. From that moment the mapping may go away, so the role is left before. reaper is whether the caller holds it.
 func (l *Lane) sleep(ctx context.Context, slot uint32, reaper bool) bool {
 	c := &l.calls[slot]
-	l.waiters.Add(1) // before the tries for the role and the ear, see reap.go and ear.go
+	l.waiters.Add(1) // before the tries for the roles, see reap.go and reader.go
 	asleep := c.state.CompareAndSwap(pending, sleeping)
 	if asleep && c.mores.Load() != c.taken && c.state.CompareAndSwap(sleeping, pending) {
 		asleep = false // a "more" that the reaper counted before we slept; had the CAS failed, its token were ours to take
@@ -95,7 +95,7 @@ func (l *Lane) sleep(ctx context.Context, slot uint32, reaper bool) bool {
 		return true
 	}
 	l.counters.parks.Add(1)
-	if l.ear.CompareAndSwap(earFree, earAwake) && l.listen(ctx, slot) {
+	if l.reader.CompareAndSwap(readerNone, readerAwake) && l.readWhileAsleep(ctx, slot) {
 		return true
 	}
 	select {
