@@ -1,14 +1,15 @@
 """What goes wrong with prompts and generators, in kinds that a transport maps to its statuses.
 
     GeneratorError                one call failed, the generator lives on
-    ├── InvalidRequest            the caller's fault: an empty prompt, too long a prompt, 0 steps
-    ├── Unavailable               the endpoint does not answer, or answers that it can not now
+    ├── InvalidRequest            the caller's fault: an empty prompt, too long a prompt, no steps
+    ├── Unavailable               the endpoint does not answer, can not now, or is set up otherwise than this server
     ├── RateLimited               the endpoint asks for patience
     ├── Unauthorized              the endpoint wants another key
     ├── TimedOut                  the endpoint was too slow
     └── Broken                    the reply broke off, or made no sense; what came before it stands
 
-The text of each is one line: what is wrong and what to do.
+The text of each is one line: what is wrong and what to do. Every caller gets it, so it has no words of a library or of
+an endpoint in it: those may hold the key.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class InvalidRequest(GeneratorError):
 
 
 class Unavailable(GeneratorError):
-    """The endpoint is down, or says that it is: 5xx."""
+    """The endpoint is down or says so, 5xx; or has no such path or model, 404, which is not the caller's fault."""
 
 
 class RateLimited(GeneratorError):
@@ -52,4 +53,4 @@ class TimedOut(GeneratorError):
 
 
 class Broken(GeneratorError):
-    """The reply ended before its end."""
+    """The reply ended before its end, by a fault, a filter or a call of a tool, or is no reply."""

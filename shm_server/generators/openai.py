@@ -5,6 +5,9 @@ generator = load(base_url="http://127.0.0.1:11434/v1", model="gemma3:1b")
 Each prompt is one streamed chat completion with one user message. Nothing is retried: what fails is told, and retrying
 is the caller's business. The key comes from OPENAI_API_KEY.
 
+The official client builds and sends the request. What comes back is read by sse.py, completion.py and refusals.py: the
+client keeps an event of any size, loses a last one without a blank line, and raises the endpoint's own words.
+
 All replies are received in one thread, by asyncio: only there can a reply be cancelled at any moment, also one that the
 endpoint has not begun yet.
 """
@@ -12,70 +15,68 @@ endpoint has not begun yet.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
-import ipaddress
-import os
+import logging
 import queue
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
 from shm_server.generators import Limits
-from shm_server.generators.errors import (
-    Broken,
-    InvalidRequest,
-    RateLimited,
-    TimedOut,
-    Unauthorized,
-    Unavailable,
-)
+from shm_server.generators.completion import Completion
+from shm_server.generators.endpoint import Endpoint, check_model, from_environment, is_local, key_for
+from shm_server.generators.errors import TimedOut
+from shm_server.generators.failures import failure, log_bug
+from shm_server.generators.refusals import Refused, refuse
 from shm_server.generators.sampling import Sampling, check_prompt
+from shm_server.generators.sse import events
 from shm_server.models.errors import ModelError
 
-VENDOR = "https://api.openai.com/v1"
+__all__ = ["OpenAIGenerator", "is_local", "load"]
+
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 5.0
 TIMEOUT_SECONDS = 60.0  # a large model on a small machine reads a long prompt before its first token
 END_SECONDS = 1.0  # from the last text to the end of its response
+MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 SEEDS = 2**31  # what servers of all kinds take as a seed
 
 
 def load(base_url: str | None = None, model: str | None = None, *, timeout: float = TIMEOUT_SECONDS) -> OpenAIGenerator:
     """A generator that asks `model` at `base_url` (None: OPENAI_BASE_URL, else OpenAI itself).
 
-    `timeout` is in seconds, for the first piece and from each to the next. The endpoint is not asked
-    anything yet: it may come up later. Raises ModelError: no model named, not a URL, no key for an
-    endpoint that is not local.
+    `timeout` is in seconds, for the first piece and from each to the next. User and password of the URL are used
+    instead of the key; its query goes along with each request. The endpoint is not asked anything yet: it may come up
+    later. Raises ModelError: no model named, not a URL, something that can be no key, no key for an endpoint that is
+    not local.
     """
-    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or VENDOR
-    if not model:
-        raise ModelError('generator "openai" needs the name of a model that the endpoint has')
+    endpoint = Endpoint.of(base_url)
     if not timeout > 0:
         raise ModelError(f"the time-out is {timeout} seconds, must be more than 0")
+    key = key_for(endpoint)
+    model = check_model(model, endpoint, key)
+    names = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
+    account = {option: value for option, name in names.items() if (value := from_environment(name))}
+    _silence()
     try:
-        address = urlsplit(base_url)
-        host, _ = address.hostname, address.port
-    except ValueError as error:
-        raise ModelError(f"{base_url}: not a URL: {error}") from error
-    if address.scheme not in ("http", "https") or not host:
-        raise ModelError(f"{base_url}: not a URL of an endpoint, such as http://127.0.0.1:11434/v1")
-    key = os.environ.get("OPENAI_API_KEY")
-    if not key:
-        if not is_local(host):
-            raise ModelError(f"{base_url} wants a key: set OPENAI_API_KEY")
-        key = "none"  # the client insists on one
-    return OpenAIGenerator(base_url, model, key, timeout=timeout, proxies=not is_local(host))
+        return OpenAIGenerator(endpoint, model, key, timeout=timeout, account=account)
+    except Exception as error:  # httpx, of a proxy that the environment names, with the password in it
+        raise ModelError(
+            f"no client for {endpoint.shown} ({type(error).__name__}): are HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+            "NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR right?"
+        ) from None
 
 
-def is_local(host: str) -> bool:
-    """Whether `host` is this machine, a container's name or an address of a private network."""
-    try:
-        return ipaddress.ip_address(host).is_private  # loopback included
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+def _silence() -> None:
+    """No line of the libraries below: they log URLs with their queries, and the endpoint's words and heads."""
+    for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+        library = logging.getLogger(name)
+        library.propagate = False
+        library.setLevel(logging.CRITICAL + 1)
 
 
 class OpenAIGenerator:
@@ -85,22 +86,31 @@ class OpenAIGenerator:
     note = ""
     limits = Limits(prompt_tokens=None, steps=None)
 
-    def __init__(self, base_url: str, model: str, key: str, *, timeout: float, proxies: bool = True):
-        """See `load`; `proxies`: whether those that the environment names are used."""
-        self.name = f"{model} at {base_url}"
-        self.base_url = base_url
+    def __init__(self, endpoint: Endpoint, model: str, key: str, *, timeout: float, account: dict[str, str]):
+        """See `load`; `account`: who pays, where a key is for several."""
+        self.name = f"{model} at {endpoint.shown}"
         self.timeout = timeout
         self._model = model
-        self._key = key
-        limits = openai.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+        # OpenAI's models that reason refuse the name that everybody else knows.
+        self._limit = MAX_TOKENS
+        limits = openai.Timeout(None, connect=min(timeout, CONNECT_SECONDS))  # silence is seen in `_receive`
         self._client = openai.AsyncOpenAI(
             api_key=key,
-            base_url=base_url,
+            base_url=endpoint.url,
             max_retries=0,
             timeout=limits,
-            http_client=openai.DefaultAsyncHttpxClient(timeout=limits, trust_env=proxies),
+            default_headers=endpoint.headers,
+            default_query=endpoint.query,
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=limits,
+                trust_env=not endpoint.local,  # proxies
+                follow_redirects=False,  # somebody else would get the prompt, and what is in the URL
+                event_hooks={"response": [refuse]},
+            ),
+            **account,
         )
         self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _, context: log_bug(self.name, context.get("exception")))
         threading.Thread(target=self.loop.run_forever, name="openai", daemon=True).start()
 
     def start(self, prompt: str, sampling: Sampling) -> OpenAIGeneration:
@@ -108,9 +118,28 @@ class OpenAIGenerator:
         check_prompt(prompt)
         return OpenAIGeneration(self, prompt, sampling)
 
-    async def request(self, prompt: str, sampling: Sampling) -> openai.AsyncStream:
-        """Sends the prompt and waits until the endpoint begins to answer."""
-        options: dict[str, Any] = {}
+    @contextlib.asynccontextmanager
+    async def answer(self, prompt: str, sampling: Sampling) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Sends the prompt, waits until the endpoint begins to answer, and gives the bytes of that as they come.
+
+        Raises Refused, and whatever the client does.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            limit, response = self._limit, None
+            try:
+                response = await stack.enter_async_context(self._request(prompt, sampling, limit))
+            except Refused as refused:
+                if limit != MAX_TOKENS or not refused.asks_for_completion_tokens():
+                    raise
+            if response is None:
+                response = await stack.enter_async_context(self._request(prompt, sampling, MAX_COMPLETION_TOKENS))
+                if self._limit == limit:
+                    self._limit = MAX_COMPLETION_TOKENS
+                    log.info("%s refuses %s: from now on it gets %s", self.name, limit, self._limit)
+            yield response.iter_bytes()
+
+    def _request(self, prompt: str, sampling: Sampling, limit: str) -> Any:
+        options: dict[str, Any] = {limit: int(sampling.steps)}
         if sampling.temperature is not None:
             options["temperature"] = float(sampling.temperature)
         if sampling.seed is not None:
@@ -118,30 +147,19 @@ class OpenAIGenerator:
         if sampling.top_k is not None:
             # Not OpenAI's, but llama.cpp, Ollama and vLLM take it; to all of them 0 means all tokens.
             options["extra_body"] = {"top_k": int(sampling.top_k)}
-        return await self._client.chat.completions.create(
-            model=self._model,
-            messages=[{"role": "user", "content": prompt}],
-            max_tokens=int(sampling.steps),
-            stream=True,
-            **options,
+        return self._client.chat.completions.with_streaming_response.create(
+            model=self._model, messages=[{"role": "user", "content": prompt}], stream=True, **options
         )
 
-    def error_of(self, error: Exception, answered: bool) -> Exception:
-        """What to raise for `error`: a GeneratorError, unless it is a bug. `answered`: whether the reply had begun."""
-        said = " ".join(str(error).replace(self._key, "***").split())[:300] or type(error).__name__
-        if isinstance(error, openai.APITimeoutError):
-            return TimedOut(f"{self.name}: nothing came for {self.timeout:g} seconds")
-        if isinstance(error, openai.APIStatusError):
-            kind = _KINDS.get(error.status_code) or (Unavailable if error.status_code >= 500 else InvalidRequest)
-            return kind(f"{self.name}: {said}")
-        if answered:  # then it may be anything, in the words of HTTP, JSON or Python
-            return Broken(f"{self.name}: the reply broke off: {said}")
-        if isinstance(error, openai.APIConnectionError):
-            return Unavailable(f"{self.name}: can not be reached: {_cause(error)}")
-        return error
 
-
-_KINDS = {401: Unauthorized, 403: Unauthorized, 408: TimedOut, 429: RateLimited}
+def _in_our_words(sampling: Sampling) -> dict[str, str]:
+    """The options of a request by their names there, as its caller knows them."""
+    steps = f"sampling_steps {sampling.steps}"
+    ours = {MAX_TOKENS: steps, MAX_COMPLETION_TOKENS: steps}
+    for name in ("temperature", "top_k", "seed"):
+        if (value := getattr(sampling, name)) is not None:
+            ours[name] = f"{name} {value}"
+    return ours
 
 
 class OpenAIGeneration:
@@ -183,45 +201,35 @@ class OpenAIGeneration:
 
     async def _receive(self) -> None:
         """The generator's thread: queues each event's text and why it is the last one, or what went wrong."""
-        answered = False
-        # JSON escapes 😀 as two halves, \ud83d\ude00, and some servers send them in two pieces.
-        whole = codecs.getincrementaldecoder("utf-16-le")("replace")
+        generator, answered = self._generator, False
+        loop = asyncio.get_running_loop()
+        silence = asyncio.timeout(generator.timeout)
         try:
-            async with await self._generator.request(self._prompt, self._sampling) as stream:
+            async with silence, generator.answer(self._prompt, self._sampling) as chunks:
                 answered = True
-                async for event in stream:
-                    text, finished = _text_and_end(event)
-                    self._received.put((whole.decode(text.encode("utf-16-le", "surrogatepass")), finished))
-                    if finished:
-                        break
-                else:
-                    raise ValueError("it ended without its end")
-                # A connection whose reply was read to its end serves the next prompt.
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(END_SECONDS):
-                        async for _ in stream:
-                            pass
-        except Exception as error:
-            failure = self._generator.error_of(error, answered)
-            if failure is not error:
-                failure.__cause__ = error
-            self._received.put(failure)
-
-
-def _text_and_end(event: Any) -> tuple[str, str | None]:
-    """What an event of a reply says, and why it is the last one, if it is: "stop" or "length"."""
-    try:
-        if not event.choices:  # usage, for one
-            return "", None
-        text, reason = event.choices[0].delta.content or "", event.choices[0].finish_reason
-        if not isinstance(text, str):
-            raise TypeError("no text")
-    except (AttributeError, TypeError, LookupError) as error:
-        raise ValueError(f"{event!r:.100} is no chat completion") from error
-    return text, ("length" if reason == "length" else "stop") if reason else None
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+                completion = Completion(self._sampling.steps)
+                async with contextlib.aclosing(events(chunks)) as stream:
+                    end = None
+                    async for data in stream:
+                        before = completion.characters
+                        text, end = completion.add(data)
+                        if completion.characters > before:
+                            silence.reschedule(loop.time() + generator.timeout)
+                        if text:
+                            self._received.put((text, None))
+                        if end:
+                            break
+                    self._received.put(("", completion.finish(end or completion.end_of_stream())))
+                    # A connection whose reply was read to its end serves the next prompt.
+                    silence.reschedule(None)
+                    with contextlib.suppress(Exception):
+                        async with asyncio.timeout(END_SECONDS):
+                            async for _ in stream:
+                                pass
+        except asyncio.CancelledError:
+            self._received.put(None)
+            raise
+        except BaseException as error:  # also what would end the thread, and with it everybody's replies
+            cause = TimedOut(f"nothing came for {generator.timeout:g} seconds") if silence.expired() else error
+            options = _in_our_words(self._sampling)
+            self._received.put(failure(generator.name, cause, options, answered=answered))
