@@ -15,9 +15,9 @@ Server(Brightness()).run()              # until Server.stop()
 
 from importlib.metadata import version
 
-from .listener import DEFAULT_SOCKET, SocketInUse
+from .listener import SocketInUse, default_socket
 from .models import Classifier, load_classifier
 from .server import Server
 
 __version__ = version("shm-server")
-__all__ = ["DEFAULT_SOCKET", "Classifier", "Server", "SocketInUse", "__version__", "load_classifier"]
+__all__ = ["Classifier", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier"]

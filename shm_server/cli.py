@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from types import ModuleType
 
-from . import __version__, generators, layout, listener, models, server, train, uds
+from . import __version__, generators, layout, listener, logs, models, server, train, uds
 from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, buckets
 from .serialized import Serialized
@@ -59,16 +59,23 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def log_flags(to: argparse.ArgumentParser) -> None:
+    """The flags that stand before a command or after it; what is not given there must not hide what is given here."""
+    to.add_argument("--log-level", choices=logs.LEVELS, default=argparse.SUPPRESS, help="default: info")
+    to.add_argument("--log-format", choices=logs.FORMATS, default=argparse.SUPPRESS, help="default: text")
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="shm-server", description="Serve Python models through shared memory.")
     top.add_argument("--version", action="version", version=f"shm-server {__version__}")
-    top.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    top.set_defaults(log_level="info", log_format="text")
+    log_flags(top)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     show = Defaults
     serve = commands.add_parser("serve", help="serve a model until SIGTERM or SIGINT", formatter_class=show)
     add = serve.add_argument
-    add("--socket", default=listener.DEFAULT_SOCKET, metavar="PATH", help="Unix socket to listen on")
+    add("--socket", default=listener.default_socket(), metavar="PATH", help="Unix socket to listen on")
     add(
         "--engine", choices=(*models.ENGINES, "none"), default="tensorflow", help="what runs the model; none: echo only"
     )
@@ -106,10 +113,12 @@ def parser() -> argparse.ArgumentParser:
     add("--base-url", metavar="URL", help="openai: the endpoint, such as http://127.0.0.1:11434/v1; "
         "else $OPENAI_BASE_URL. The key is $OPENAI_API_KEY")  # fmt: skip
     add("--timeout", type=float, metavar="SECONDS", help="openai: longest silence of the endpoint; else 60")
+    log_flags(serve)
     serve.set_defaults(run=run_serve)
 
     trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=show)
     train.add_arguments(trainer)
+    log_flags(trainer)
     trainer.set_defaults(run=train.run)
     return top
 
@@ -247,13 +256,11 @@ def run_serve(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    logging.basicConfig(
-        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logs.configure(args.log_level, args.log_format)
     try:
         return args.run(args)
     except (models.ModelError, listener.SocketInUse, ValueError, OSError) as error:
-        print(f"shm-server {args.command}: {error}", file=sys.stderr)
+        logs.say(f"shm-server {args.command}: {error}")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from . import handoff, remote
+from . import handoff, logs, remote
 from .control import Control
 from .doorbell import Refused
 from .generators import Generator, ModelError, Sampling, load_generator
@@ -50,10 +50,9 @@ class GeneratorProcess:
         self, options: dict[str, object], *, spin_us: float, max_sessions: int, allow_other_users: bool = False
     ) -> None:
         self._pipe, theirs = handoff.pair()
-        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
         settings = {"spin_us": spin_us, "max_sessions": max_sessions, "allow_other_users": allow_other_users}
-        command = [sys.executable, *self.program, str(theirs.fileno()), level]
-        command += [json.dumps(settings), json.dumps(options)]
+        command = [sys.executable, *self.program, str(theirs.fileno())]
+        command += map(json.dumps, (logs.settings(), settings, options))
         self._ready = self._stopping = False
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
@@ -150,19 +149,17 @@ def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
 def _orphaned() -> None:
     """The server was killed: its clients see the same of us."""
     log.error("the server's process is gone: so is the generator's")
+    logs.flush()
     os._exit(1)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Started by `shm-server serve`, not by hand.")
     parser.add_argument("fd", type=int)
-    parser.add_argument("log_level")
-    parser.add_argument("settings", type=json.loads)
-    parser.add_argument("options", type=json.loads)
+    for name in ("log", "settings", "options"):
+        parser.add_argument(name, type=json.loads)
     args = parser.parse_args()
-    logging.basicConfig(
-        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logs.configure(**args.log)
     for name in ("absl", "jax"):  # which accelerators there are not
         logging.getLogger(name).setLevel(logging.ERROR)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: we stop when the server tells us
@@ -179,6 +176,7 @@ def main() -> int:
         serve(generator, pipe, args.settings)
     except BaseException:
         log.exception("the generator's process failed")
+        logs.flush()
         os._exit(1)  # now: no thread of a model, or of a client that reads nothing, is waited for
     return 0
 

@@ -7,9 +7,14 @@ import os
 import socket
 from pathlib import Path
 
-DEFAULT_SOCKET = "/tmp/shm-server.sock"
-
 log = logging.getLogger(__name__)
+
+
+def default_socket() -> str:
+    """Where a server listens that was given no path; the rule is in layout.md, and clients follow it too."""
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = os.path.isabs(folder) and os.path.isdir(folder)  # the user's own; everybody may create files in /tmp
+    return os.path.join(folder if own else "/tmp", "shm-server.sock")
 
 
 class SocketInUse(Exception):
@@ -23,7 +28,7 @@ class Listener:
     still loading its model. Raises SocketInUse, FileExistsError for a file that is no socket, or another OSError.
     """
 
-    def __init__(self, path: str | os.PathLike = DEFAULT_SOCKET, *, other_users: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike, *, other_users: bool = False) -> None:
         self.path = Path(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

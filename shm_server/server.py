@@ -8,7 +8,7 @@ from .control import Control
 from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, ImageDispatcher
 from .layout import LaneKind
-from .listener import DEFAULT_SOCKET, Listener
+from .listener import Listener, default_socket
 from .models import Classifier
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ class Server(Control):
     """Serves `classifier` to every client of the Unix socket at `path`, through shared memory.
 
     classifier    a `shm_server.models.Classifier`; None serves echo only
-    path          of the Unix socket, or a Listener; a stale file is replaced, a live server's is not (SocketInUse)
+    path          of the Unix socket, or a Listener; a stale file is replaced, a live server's is not (SocketInUse).
+                  Without it `default_socket()`
     spin_us       microseconds to look for work before sleeping; 0 never spins, inf keeps a core for it
     max_batch     images run at once at most, a power of two
     slots         of a session whose client asks for no number
@@ -38,7 +39,7 @@ class Server(Control):
     def __init__(
         self,
         classifier: Classifier | None,
-        path: str | os.PathLike | Listener = DEFAULT_SOCKET,
+        path: str | os.PathLike | Listener | None = None,
         *,
         spin_us: float = DEFAULT_SPIN_US,
         max_batch: int = DEFAULT_MAX_BATCH,
@@ -49,10 +50,11 @@ class Server(Control):
         generator: GeneratorProcess | None = None,
     ) -> None:
         images = ImageDispatcher(classifier, spin_us=spin_us, max_batch=max_batch, slots=slots)
-        listener = path if isinstance(path, Listener) else Listener(path, other_users=allow_other_users)
+        if not isinstance(path, Listener):
+            path = Listener(default_socket() if path is None else path, other_users=allow_other_users)
         super().__init__(
             images,
-            listener,
+            path,
             max_sessions=max_sessions,
             allow_other_users=allow_other_users,
             cpu=cpu,

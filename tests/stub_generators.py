@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from shm_server import Server, generator_process, generators
+from shm_server import Server, generator_process, generators, logs
 from shm_server.generator_process import GeneratorProcess
 from shm_server.generators import Limits, Sampling
 
@@ -93,7 +93,7 @@ class StubProcess(GeneratorProcess):
 
 def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: int | None = None) -> None:
     """A server with a prompt lane and no classifier, and HTTP on a port if there is one."""
-    logging.basicConfig(level="INFO")
+    logs.configure()
     process = StubProcess({"engine": engine}, spin_us=100.0, max_sessions=4)
     process.wait_ready()
     server = Server(None, socket, generator=process)

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from shm_server import Server
+from shm_server import Server, logs
 
 
 class Brightness:
@@ -69,7 +69,7 @@ class Greedy(Brightness):
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO")
+    logs.configure()
     models = {
         "brightness": Brightness,
         "slow": Slow,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import stub_server
 
-from shm_server import Server, http, uds
+from shm_server import Server, http, logs, uds
 from shm_server.listener import Listener
 from shm_server.serialized import Serialized
 
@@ -39,7 +39,7 @@ class Guarded(stub_server.Brightness):
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO")
+    logs.configure()
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
     if kind == "slow":
         sys.argv[3] = "0.5"  # its SECONDS
