@@ -16,9 +16,10 @@ from shm_server.generators import Limits, Sampling
 
 
 class Script:
-    """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `await:FILE` until it exists, `fail:KIND`,
-    `hang` until it is closed, `bug`, `repeat` says "." for each sampling step. A prompt `start-bug` raises in `start`.
-    `params` says the sampling."""
+    """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `await:FILE` and `until:FILE` until it exists,
+    the former within one step, the latter step by step, `fail:KIND`, `hang` until it is closed, `bug`, `repeat` says
+    "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling.
+    """
 
     prompt_tokens = tokens = 0
     finished = None
@@ -41,6 +42,10 @@ class Script:
                 while not os.path.exists(rest):
                     time.sleep(0.001)
                 yield ""
+            elif verb == "until":
+                while not os.path.exists(rest):
+                    time.sleep(0.001)
+                    yield ""
             elif verb == "fail":
                 raise getattr(generators, rest)(f"it is {rest}")
             elif verb == "hang":

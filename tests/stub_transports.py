@@ -1,7 +1,8 @@
 """Every transport over one model that needs no framework, for tests: stub_transports.py KIND FOLDER [PORT].
 
 Serves shared memory at FOLDER/shm, the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0: any). The kinds are
-guarded, slow, raising (see stub_server.py) and none. It is `shm-server serve --uds --http` without the flags.
+guarded, gated by FOLDER/gate, raising (see stub_server.py) and none. It is `shm-server serve --uds --http` without the
+flags.
 """
 
 import contextlib
@@ -41,9 +42,9 @@ class Guarded(stub_server.Brightness):
 def main() -> None:
     logs.configure()
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    if kind == "slow":
-        sys.argv[3] = "0.5"  # its SECONDS
-    kinds = {"guarded": Guarded, "slow": stub_server.Slow, "raising": stub_server.Raising, "none": lambda: None}
+    if kind == "gated":
+        sys.argv[3] = str(folder / "gate")  # its FILE
+    kinds = {"guarded": Guarded, "gated": stub_server.Gated, "raising": stub_server.Raising, "none": lambda: None}
     model = kinds[kind]()
     model = Serialized(model) if model else None
     server = Server(model, folder / "shm")

@@ -24,7 +24,7 @@ class Web:
         self.port = int(re.search(r"listening on http://127\.0\.0\.1:(\d+)", server.log)[1])
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def prompt(self, text: object, **fields) -> http.client.HTTPResponse:
         connection = self.connect()

@@ -53,7 +53,7 @@ def test_shared_memory_says_how_it_waited(fleet, caller):
 def test_an_open_loop_makes_every_call_that_was_due(fleet, caller):
     with fleet.only("default") as server:
         run = caller.run(UDS, server, "echo", seconds=0.5, rate=100, callers=8)
-    assert run["count"] == 50
+    assert run["count"] + run["unfinished"] == 50  # those given up on a machine that stood still count as well
     assert len(Histogram([run["histogram"]])) == 50
     assert len(Histogram([run["lateness"]])) == 50
 
@@ -66,8 +66,7 @@ def test_calls_that_are_never_answered_count_with_the_time_they_waited(fleet, ca
     assert (measured["count"], measured["errors"], measured["unfinished"]) == (0, 0, 20)
     histogram = Histogram([measured["histogram"]])
     assert len(histogram) == 20
-    assert histogram.us(1) > 1e6  # each was due in the first 0.2 s, and given up after 1.2 s
-    assert histogram.max_us() < 1.3e6
+    assert 1e6 < histogram.us(0) <= histogram.max_us() < 1.3e6  # due in the first 0.2 s, given up after 1.2 s
 
 
 def test_an_idle_client_makes_no_call(fleet, caller):

@@ -1,9 +1,9 @@
 """Prompts in process and through the lane, to the generator of bench/scripted.py."""
 
+import itertools
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from bench.load import Load, LoadError
 from bench.scripted import Scripted
 from bench.servers import SCRIPTED, Fleet
 from bench.tally import part
+from bench.tests.wait import until
 from shm_server.generators.turns import Turns
 
 INSTANT = [{"text": f"instant {words}", "steps": 5, "seed": 1} for words in ("to be", "or not")]
@@ -55,11 +56,30 @@ def test_a_script_says_its_words_over_and_over(turns):
     ]
 
 
-def test_a_generator_in_process_is_timed_to_its_first_piece_and_by_the_piece(turns):
-    run = prompt_limit.measure(turns, PACED, 0.05, stamped=False)
+class Clock:
+    """Stands in for `time`: 50 us pass until a reply's first piece, 200 until each other; a run lasts two replies."""
+
+    def __init__(self, pieces: int) -> None:
+        self._now, self._replies = 0, 0
+        self._steps = itertools.cycle([0, 50_000, *[200_000] * (pieces - 1)])
+
+    def monotonic_ns(self) -> int:
+        self._now += next(self._steps)
+        return self._now
+
+    def monotonic(self) -> float:  # asked once before the run, and before each reply
+        self._replies += 1
+        return self._replies / 3
+
+
+def test_a_generator_in_process_is_timed_to_its_first_piece_and_by_the_piece(turns, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(prompt_limit, "WARM_UP", 0)
+        patch.setattr(prompt_limit, "time", Clock(PACED[0]["steps"]))
+        run = prompt_limit.measure(turns, PACED, 1.0, stamped=False)
     first, later = Histogram([run["histogram"]]), Histogram([run["pieces"]])
-    assert len(first) == len(later) == run["count"] > 0
-    assert later.us(1) >= 199
+    assert len(first) == len(later) == run["count"] == 2
+    assert (first.max_us(), later.max_us()) == (pytest.approx(50, rel=1e-3), pytest.approx(200, rel=1e-3))
     stamped = prompt_limit.measure(turns, PACED, 0.05, stamped=True)
     assert len(Histogram([stamped["pieces"]])) == 4 * stamped["count"]
 
@@ -114,10 +134,7 @@ def test_a_frozen_generator_ends_when_the_benchmark_is_killed(tmp_path):
     assert len(processes(group)) == 2
     os.kill(bench, signal.SIGKILL)
     os.waitpid(bench, 0)
-    end = time.monotonic() + 10
-    while processes(group) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert processes(group) == {}
+    until(lambda: not processes(group))
 
 
 def processes(group: int) -> dict[int, str]:

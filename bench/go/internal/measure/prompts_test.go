@@ -67,12 +67,14 @@ func TestEveryStampedPieceIsTimedSinceItWasMade(t *testing.T) {
 	prompts := Prompts{
 		Transport: speaker{pieces: []string{"now", "now", "now"}}, Table: []payload.Prompt{{Steps: 3, Pieces: 3}}, Stamped: true,
 	}
+	began := time.Now()
 	result := prompts.Closed(context.Background(), 4, 0)
+	lasted := time.Since(began)
 	if result.Count != 4 || result.Pieces.TotalCount() != 12 {
 		t.Fatalf("%d right (%v), %d pieces", result.Count, result.FirstError, result.Pieces.TotalCount())
 	}
-	if longest := time.Duration(result.Pieces.Max()); longest > time.Second {
-		t.Errorf("a piece was under way for %v", longest)
+	if longest := time.Duration(result.Pieces.Max()); longest > lasted*1001/1000 { // to three digits
+		t.Errorf("a piece was under way for %v of a run of %v", longest, lasted)
 	}
 }
 
