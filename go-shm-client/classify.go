@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"image"
 	"math"
 	"slices"
 	"time"
@@ -29,16 +28,8 @@ type Result struct {
 	ModelTime time.Duration // from there until the model had its result
 }
 
-// ClassifyImage classifies any picture: its middle square, scaled to 32 x 32 pixels. See PixelsFromImage.
-func (c *Client) ClassifyImage(ctx context.Context, img image.Image, opts ...CallOption) (Result, error) {
-	var pixels [PixelBytes]byte // scaled before a slot is claimed: a large picture takes a while
-	if err := PixelsFromImage(pixels[:], img); err != nil {
-		return Result{}, err
-	}
-	return c.Classify(ctx, pixels[:], opts...)
-}
-
-// Classify classifies PixelBytes bytes of pixels. It waits for a free slot.
+// Classify classifies PixelBytes bytes of pixels. It waits for a free slot. Package go-shm-client/pictures makes such bytes
+// of picture files.
 func (c *Client) Classify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
 	return c.classify(ctx, pixels, opts, (*session.Session).Claim)
 }

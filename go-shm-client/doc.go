@@ -6,14 +6,15 @@
 //		return err
 //	}
 //	defer client.Close()
-//	result, err := client.ClassifyImage(ctx, img)   // any image.Image
+//	result, err := client.Classify(ctx, pixels)     // 3 x 32 x 32 bytes, planar RGB
 //	fmt.Println(result.Label, result.Score)
 //
-// Pixels that are computed anyway can be written where the model reads them:
+// Package go-shm-client/pictures, a module of its own, makes pixels of picture files. Those that are computed anyway can be
+// written where the model reads them:
 //
 //	slot, err := client.ReserveImage(ctx)
 //	defer slot.Release()
-//	fill(slot.Pixels())                             // 3 x 32 x 32 bytes, planar RGB
+//	fill(slot.Pixels())
 //	result, err := slot.Classify(ctx)
 //
 // A Client is safe for concurrent use, and meant to be shared: its slots are. When all of them are taken, calls wait

@@ -17,7 +17,7 @@ var (
 	//	the server is gone (ErrServerGone)   before it was sent   in flight
 	//	the context ended, the client closed before it was sent   in flight
 	//	ErrDraining, ErrDeadlineExceeded     by the server        a prompt that had begun, or in flight
-	//	ErrRingFull, ErrPixelCount, ErrImageSize,
+	//	ErrRingFull, ErrPixelCount,
 	//	ErrSlotReleased, ErrSlotBusy,
 	//	ErrInvalidPrompt                     always
 	//	every other error                                         always
@@ -37,8 +37,6 @@ var (
 	ErrProtocol = fault.Protocol
 	// ErrPixelCount: the pixels are not PixelBytes bytes.
 	ErrPixelCount = fault.PixelCount
-	// ErrImageSize: the image is empty, or more than 65535 pixels wide or high.
-	ErrImageSize = fault.ImageSize
 	// ErrSlotReleased: the slot's lease is over: it was released, or its last call's context ended in flight.
 	ErrSlotReleased = fault.SlotReleased
 	// ErrSlotBusy: another goroutine's call is using the slot.

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"image"
 	"log"
 	"os"
 	"strings"
 	"time"
-
-	_ "image/jpeg"
-	_ "image/png"
 
 	shm "go-shm-client"
 )
@@ -24,16 +20,11 @@ func Example() {
 	}
 	defer client.Close()
 
-	file, err := os.Open("ship.png")
+	pixels, err := os.ReadFile("ship.rgb") // shm.PixelBytes bytes: all red, all green, all blue
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer file.Close()
-	img, _, err := image.Decode(file)
-	if err != nil {
-		log.Fatal(err)
-	}
-	result, err := client.ClassifyImage(ctx, img)
+	result, err := client.Classify(ctx, pixels)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 """HTTP + JSON, by Flask under gunicorn: what a model is usually served by, and what shared memory is measured against.
 
     POST /echo      {"prompt": TEXT}                         -> {"echo_prompt": TEXT}
-    POST /classify  a PNG, a JPEG, or 3072 bytes of pixels   -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
+    POST /classify  a picture, or 3072 bytes of pixels       -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
     POST /prompt    {"prompt": TEXT, "sampling_steps": 128}  -> {"response": TEXT}
     GET  /healthz                                            -> {"status": "ok", "model": NAME, "classes": [NAME, ...]}
 
@@ -54,7 +54,7 @@ from .generators import (
     Unauthorized,
     Unavailable,
 )
-from .images import ImageError, ImageTooLarge, looks_like_image, pixels_from_image
+from .images import CONTENT_TYPES, NAMES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 from .listener import SocketInUse
 from .models import INPUT_SHAPE, Classifier
 
@@ -198,16 +198,16 @@ def lines(first: str, rest: Iterator[str]) -> Iterator[str]:
 def body_pixels() -> np.ndarray:
     """The picture in the request's body, uint8 (1, 3, 32, 32)."""
     declared = request.mimetype
-    picture = declared in ("image/png", "image/jpeg")
+    picture = declared in CONTENT_TYPES
     # No type at all, or what `curl --data-binary` says unless told otherwise, tells nothing: the bytes do.
     if not picture and declared not in ("", "application/octet-stream", "application/x-www-form-urlencoded"):
-        raise UnsupportedMediaType(f"{declared}: send image/png, image/jpeg, or application/octet-stream")
+        raise UnsupportedMediaType(f"{declared}: send one of {', '.join(CONTENT_TYPES)}, or application/octet-stream")
     data = body()
     raw = len(data) == IMAGE_BYTES and (declared == "application/octet-stream" or not looks_like_image(data))
     if raw and not picture:
         return np.frombuffer(bytearray(data), np.uint8).reshape(1, *INPUT_SHAPE)
     if not picture and not looks_like_image(data):
-        raise BadRequest(f"{len(data)} bytes that are no PNG and no JPEG; raw pixels must be {IMAGE_BYTES}")
+        raise BadRequest(f"{len(data)} bytes that are none of {NAMES}; raw pixels must be {IMAGE_BYTES}")
     try:
         return pixels_from_image(data)
     except ImageTooLarge as error:

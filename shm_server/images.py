@@ -1,20 +1,54 @@
-"""PNG and JPEG files as the 32 x 32 pixels that the model sees.
+"""Picture files as the 32 x 32 pixels that the model sees.
 
-The same picture as the Go client's ClassifyImage makes: the largest square in the middle, each of the 32 x 32 pixels
-the average of the area that it covers, what is transparent white. Rotations that a camera only notes (EXIF) are not
-carried out, as Go's decoders do not either.
+The same pixels, but for a rounding, as Go's package pictures makes of the same file: it is turned as its EXIF data
+says; its middle square is scaled to 32 x 32; what is transparent is white. Of an animation, the first frame counts.
+Colour profiles and gamma are ignored. What only one of the two sides' libraries could read is refused by both.
 """
 
 import io
+import struct
+import warnings
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from . import png_chunks
+from .describe import describe
 
 SIDE = 32
-# Pixels of a picture. A few megabytes of PNG can unpack to gigabytes; this is 256 MiB, and more than most cameras have.
+# Width times height. A few kilobytes can unpack to gigabytes; this is more than most cameras have. The Go side
+# (go-shm-client/pictures) says the same, and a test compares them.
 MAX_PIXELS = 1 << 26
 
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
+NAMES = "PNG, JPEG, GIF, WebP, BMP and TIFF"
+CONTENT_TYPES = tuple(f"image/{name.lower()}" for name in FORMATS)
+
+_SIGNATURES = (png_chunks.SIGNATURE, b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_BMP_HEADERS = (40, 108, 124)  # bytes
+_TURNS = {  # ImageOps.exif_transpose has them too, but fails at EXIF data of which other parts are broken
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_COMPRESSIONS = (
+    "raw",
+    "tiff_ccitt",
+    "group3",
+    "group4",
+    "tiff_lzw",
+    "tiff_adobe_deflate",
+    "tiff_deflate",
+    "packbits",
+)
+_TIFF_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N")
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # a client's file causes them, as often as it likes
 
 
 class ImageError(ValueError):
@@ -26,53 +60,135 @@ class ImageTooLarge(ImageError):
 
 
 def looks_like_image(data: bytes) -> bool:
-    """Whether `data` begins as a PNG or a JPEG does."""
-    return data.startswith(_SIGNATURES)
+    """Whether `data` begins as a picture of one of the FORMATS does."""
+    if data[:2] == b"BM":  # pixels may begin so, too
+        return len(data) >= 18 and struct.unpack_from("<I", data, 14)[0] in _BMP_HEADERS
+    return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def pixels_from_image(data: bytes) -> np.ndarray:
-    """The pixels of a PNG or JPEG file, uint8 (1, 3, 32, 32), planar RGB. Raises ImageError."""
+    """The pixels of a picture file, uint8 (1, 3, 32, 32), planar RGB. Raises ImageError."""
+    if not looks_like_image(data):
+        raise ImageError(f"no readable picture: not one of {NAMES}")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        if data.startswith(png_chunks.SIGNATURE):
+            data = png_chunks.needed(data)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            if width < 1 or height < 1:
+                raise ImageError(f"no readable picture: {width} x {height} pixels")
             if width * height > MAX_PIXELS:
                 raise ImageTooLarge(f"a picture of {width} x {height} pixels, at most {MAX_PIXELS} are taken")
-            size = min(width, height)
-            left, top = (width - size) // 2, (height - size) // 2
-            square = _on_white(image.crop((left, top, left + size, top + size)))
+            pixels = _scaled(_decoded(image, data))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(str(error)) from error
+        raise ImageTooLarge(f"a picture of more than {MAX_PIXELS} pixels: that is the most") from error
+    except UnidentifiedImageError as error:  # its text names an object in memory
+        raise ImageError(f"no readable picture: begins as one of {NAMES}, but is none") from error
     except Exception as error:  # Pillow raises about anything at a broken file
-        raise ImageError(f"no readable PNG or JPEG: {error}") from error
-    return _averaged(np.asarray(square))[np.newaxis]
+        raise ImageError(f"no readable picture: {describe(error)}") from error
+    return pixels[np.newaxis]
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """`image` without transparency, in RGB."""
-    if image.mode.startswith("I"):  # 16 bits of gray, which `convert` would cut off above 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
+def _scaled(square: Image.Image) -> np.ndarray:
+    """RGB or RGBA as uint8 (3, 32, 32), on white.
 
-
-def _averaged(square: np.ndarray) -> np.ndarray:
-    """uint8 (size, size, 3) as (3, 32, 32), each pixel the exact average of the area that it covers.
-
-    Pillow's BOX takes a pixel wholly or not at all, by its centre: at sizes near 32 that is another picture. Here
-    lengths are counted in 1/32 of a pixel, so that every overlap is a whole number and float64 holds the sums exactly.
+    Pillow scales bytes in two steps, and rounds and clips after each; with floats it does neither, as Go's library:
+    so the two differ by a rounding.
     """
-    size = len(square)
-    at, edge = np.arange(size) * SIDE, np.arange(SIDE)[:, np.newaxis] * size
-    overlap = np.clip(np.minimum(at + SIDE, edge + size) - np.maximum(at, edge), 0, None).astype(float)
-    rows = np.empty((SIDE, size, 3))
-    for y, weights in enumerate(overlap):  # a strip at a time: nothing as large as the picture is made of float64
-        covered = slice(y * size // SIDE, -(-(y + 1) * size // SIDE))
-        np.einsum("h,hwc->wc", weights[covered], square[covered], out=rows[y])
-    sums = (overlap @ rows).transpose(2, 0, 1)  # (32, size) @ (32, size, 3): y, x, channel
-    return ((sums + size * size // 2) // (size * size)).astype(np.uint8, order="C")
+
+    def small(band: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(band).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+    opacity = np.float32(1)
+    if square.mode == "RGBA":
+        opacity = np.asarray(square.getchannel("A"), np.float32) / 255
+    bands = [small(np.asarray(square.getchannel(name), np.float32) * opacity) for name in "RGB"]
+    covered = 255 * small(opacity).clip(0, 1) if opacity.ndim else 255
+    return np.stack([np.clip(band, 0, covered) + (255 - covered) for band in bands]).round().astype(np.uint8)
+
+
+def _square(image: Image.Image) -> Image.Image:
+    """The middle of `image`: ImageOps.fit without its half pixels, which golang.org/x/image does not have."""
+    width, height = image.size
+    size = min(width, height)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _decoded(image: Image.Image, data: bytes) -> Image.Image:
+    """The middle square of `image`, upright, as RGB or RGBA."""
+    tile = image.tile[0] if image.tile else None  # `load` clears it
+    _refuse_what_go_does_not_read(image, tile, data)
+    image.load()
+    turn = None if image.format == "TIFF" else _turn(image)  # Pillow turns a TIFF as it loads it
+    if image.format == "PNG" and "transparency" in image.info:
+        image = _with_transparent_colour(image, tile, data)
+    elif image.format == "GIF":
+        image = _on_canvas(image, tile[1])
+    image = _square(image if turn is None else image.transpose(turn))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _refuse_what_go_does_not_read(image: Image.Image, tile: Any, data: bytes) -> None:
+    kind, mode, info = image.format, image.mode, image.info
+    raw = tile[3][0] if tile and isinstance(tile[3], tuple) else ""
+    if kind == "WEBP" and getattr(image, "is_animated", False):
+        raise ImageError("no readable picture: an animated WebP")
+    if kind in ("JPEG", "MPO") and mode == "CMYK" and "adobe" not in info:
+        raise ImageError("no readable picture: a JPEG of four colours that does not say which")
+    if kind == "BMP" and (tile[0] != "raw" or raw in ("BGR;15", "BGR;16")):
+        raise ImageError("no readable picture: a BMP with run lengths or 16 bits a pixel")
+    if kind == "TIFF" and (info.get("compression") not in _TIFF_COMPRESSIONS or mode not in _TIFF_MODES):
+        raise ImageError(f"no readable picture: a TIFF of kind {mode}, compressed by {info.get('compression')}")
+    if kind == "GIF" and image.size != struct.unpack("<HH", data[6:10]):
+        raise ImageError("no readable picture: a GIF whose first frame is larger than its canvas")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to set `image` upright. Broken EXIF data is no reason to refuse a picture."""
+    image.info.pop("xmp", None)  # Pillow falls back to it, Go's reader does not
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        return None
+
+
+def _with_transparent_colour(image: Image.Image, tile: Any, data: bytes) -> Image.Image:
+    """A PNG with a transparent colour, where Pillow leaves it to us.
+
+    Of 16 bits Pillow keeps the upper 8, and compares them with all 16 of the transparent colour; those of 1, 2 and 4
+    bits it spreads to 8, but not the colour.
+    """
+    raw = tile[3] if tile else ""
+    key = image.info["transparency"]
+    if raw in ("1", "L;2", "L;4") and isinstance(key, int):
+        image.info["transparency"] = key * {"1": 255, "L;2": 85, "L;4": 17}[raw]
+        return image
+    if raw == "RGB;16B":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as again:  # once more, for the lower bytes
+            again.tile = [(*tile[:3], "RGB;16L")]
+            low = np.asarray(again)
+        high = np.asarray(image)
+        opaque = np.zeros(high.shape[:2], bool)
+        for channel, value in enumerate(key):
+            opaque |= (high[..., channel] != value >> 8) | (low[..., channel] != value & 255)
+    elif image.mode.startswith("I;16"):
+        gray = np.asarray(image)
+        opaque = gray != key
+        high = np.repeat((gray >> 8).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+    else:
+        return image
+    return Image.fromarray(np.dstack([high, opaque.astype(np.uint8) * 255]), "RGBA")
+
+
+def _on_canvas(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF's frame where it lies. What it does not cover is transparent, as browsers have it; Pillow fills it."""
+    if frame == (0, 0, *image.size):
+        return image
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.crop(frame).convert("RGBA"), frame[:2])
+    return canvas

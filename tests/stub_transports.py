@@ -1,8 +1,8 @@
 """Every transport over one model that needs no framework, for tests: stub_transports.py KIND FOLDER [PORT].
 
 Serves shared memory at FOLDER/shm, the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0: any). The kinds are
-guarded, gated by FOLDER/gate, raising (see stub_server.py) and none. It is `shm-server serve --uds --http` without the
-flags.
+guarded, gated by FOLDER/gate, raising (see stub_server.py), none, and network: the bundled one. It is
+`shm-server serve --uds --http` without the flags.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import stub_server
 
 from shm_server import Server, http, logs, uds
 from shm_server.listener import Listener
+from shm_server.models import load_classifier
 from shm_server.serialized import Serialized
 
 
@@ -45,6 +46,8 @@ def main() -> None:
     if kind == "gated":
         sys.argv[3] = str(folder / "gate")  # its FILE
     kinds = {"guarded": Guarded, "gated": stub_server.Gated, "raising": stub_server.Raising, "none": lambda: None}
+    if kind == "network":
+        kinds[kind] = lambda: load_classifier("openvino")
     model = kinds[kind]()
     model = Serialized(model) if model else None
     server = Server(model, folder / "shm")

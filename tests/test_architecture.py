@@ -41,7 +41,8 @@ ALLOWED = {
     "models": set(),
     "train": {"models"},
     # the two other transports of the same models
-    "images": set(),
+    "png_chunks": set(),
+    "images": {"describe", "png_chunks"},
     "serialized": {"models"},
     "uds": {"doorbell", "listener", "models"},
     "http": {"generator_process", "generators", "images", "listener", "models"},

@@ -1,130 +1,114 @@
-"""Picture files become the pixels that the Go client would make of them: exact averages, rounded."""
+"""Picture files as the server reads them; tests/test_same_pictures.py compares that with what Go reads."""
 
-import io
-import zlib
-
+import hostile_pictures
 import numpy as np
+import pictures_of_all_kinds as kinds
 import pytest
-from PIL import Image
+from picture_files import chunk, png, saved
+from PIL import Image, ImageOps
 
-from shm_server import images
-from shm_server.images import ImageError, ImageTooLarge, looks_like_image, pixels_from_image
+from shm_server.images import CONTENT_TYPES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def averaged(rgb: np.ndarray) -> np.ndarray:
-    """The middle square of a float (height, width, 3) picture, area-averaged by two matrix products: (3, 32, 32)."""
-    height, width, _ = rgb.shape
-    size = min(height, width)
-    top, left = (height - size) // 2, (width - size) // 2
-    square = rgb[top : top + size, left : left + size]
-    edges, step = np.arange(size), size / 32
-    weights = np.array(
-        [np.clip(np.minimum(edges + 1, (i + 1) * step) - np.maximum(edges, i * step), 0, None) for i in range(32)]
-    )
-    return np.einsum("yh,xw,hwc->cyx", weights / step, weights / step, square)
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 
 
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(11).integers(0, 256, shape, np.uint8)
 
 
-@pytest.mark.parametrize(
-    "size", [(32, 32), (33, 32), (32, 47), (64, 64), (100, 37), (37, 101), (501, 400), (7, 9), (1, 1)]
-)
-def test_any_size_is_its_middle_square_averaged(size):
-    picture = noise(size[1], size[0], 3)
-    got = pixels_from_image(encoded(Image.fromarray(picture)))
-    assert (got.dtype, got.shape) == (np.uint8, (1, 3, 32, 32))
-    assert got.flags.c_contiguous
-    assert got.flags.writeable
-    assert np.abs(got[0] - averaged(picture.astype(float))).max() <= 0.5001  # rounded, and nothing else
+def scene(width: int, height: int) -> Image.Image:
+    """No symmetry: red from left to right, green from top to bottom, a blue corner."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    blue = 255 * ((red > 170) & (green < 85))
+    return Image.fromarray(np.stack([red, green, blue], axis=2).astype(np.uint8))
 
 
 def test_a_picture_of_the_models_own_size_is_not_changed_at_all():
     picture = noise(32, 32, 3)
-    assert (pixels_from_image(encoded(Image.fromarray(picture)))[0] == picture.transpose(2, 0, 1)).all()
+    for format, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        got = pixels_from_image(saved(Image.fromarray(picture), format, **options))
+        assert (got.dtype, got.shape) == (np.uint8, (1, 3, 32, 32))
+        assert got.flags.c_contiguous
+        assert got.flags.writeable
+        assert (got[0] == picture.transpose(2, 0, 1)).all(), format
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 38), (38, 100), (501, 401), (8, 10), (1, 1)])
+def test_any_size_is_its_middle_square_scaled_as_pillow_fits_it(size):
+    picture = scene(*size)
+    want = np.asarray(ImageOps.fit(picture, (32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.abs(pixels_from_image(saved(picture, "PNG"))[0].astype(int) - want).mean() < 1
 
 
 def test_what_is_transparent_is_white_and_what_is_half_is_half():
-    picture = noise(50, 50, 4)
-    alpha = picture[..., 3:] / 255
-    want = averaged(picture[..., :3] * alpha + 255 * (1 - alpha))
-    assert np.abs(pixels_from_image(encoded(Image.fromarray(picture)))[0] - want).max() <= 1
     clear = Image.new("RGBA", (40, 40), (10, 20, 30, 0))
-    assert (pixels_from_image(encoded(clear)) == 255).all()
+    half = Image.new("RGBA", (40, 40), (0, 100, 200, 128))
+    for format, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {}), ("GIF", {})):
+        assert (pixels_from_image(saved(clear, format, **options)) == 255).all(), format
+        if format != "GIF":
+            got = pixels_from_image(saved(half, format, **options))[0]
+            assert np.abs(got - np.array([127, 177, 227]).reshape(3, 1, 1)).max() <= 1, format
 
 
-def test_gray_palettes_transparent_colours_and_16_bits_are_understood():
-    gray = noise(32, 32)
-    want = np.broadcast_to(gray, (3, 32, 32))
-    assert (pixels_from_image(encoded(Image.fromarray(gray)))[0] == want).all()
-    deep = gray.astype(np.uint16) << 8 | 0x7F
-    assert (pixels_from_image(encoded(Image.fromarray(deep)))[0] == want).all()
-    palette = Image.fromarray(gray // 64)
-    palette = palette.convert("P")
-    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120] + [0] * 756)
-    got = pixels_from_image(encoded(palette, transparency=0))[0]
-    table = np.array([[255, 255, 255], [40, 50, 60], [70, 80, 90], [100, 110, 120]])
-    assert (got == table[gray // 64].transpose(2, 0, 1)).all()
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_is_upright_however_it_is_stored(format):
+    options = {"quality": 95} if format in ("JPEG", "WEBP") else {}
+    picture = scene(75, 120)
+    upright = pixels_from_image(saved(picture, format, **options))[0].astype(int)
+    for orientation in range(1, 9):
+        stored = kinds.turned(format, orientation, **options)(picture, None)
+        assert np.abs(pixels_from_image(stored)[0] - upright).mean() < 2, orientation
 
 
-def test_a_jpeg_is_decoded_and_its_rotation_note_ignored():
-    picture = Image.linear_gradient("L").convert("RGB")  # black on top
-    exif = Image.Exif()
-    exif[0x0112] = 3  # "turned by 180 degrees"
-    got = pixels_from_image(encoded(picture, "JPEG", quality=95, exif=exif))[0]
-    assert np.abs(got - averaged(np.asarray(picture, float))).max() <= 4
-    assert got[0, 0].mean() < got[0, -1].mean()
+def test_a_frame_of_a_gif_lies_on_a_white_canvas():
+    got = pixels_from_image(kinds.gif_beside(Image.new("RGB", (64, 64), (200, 0, 0)), None))[0]
+    assert (got[:, :, :3] == 255).all(), "left of the frame"
+    assert (got[:, 16, 31] == [200, 0, 0]).all()
 
 
-WHOLE = encoded(Image.fromarray(noise(32, 32, 3)))
+def test_a_colour_is_transparent_only_where_all_its_16_bits_are():
+    samples = np.full((32, 32, 3), 0x1234, np.uint16)
+    samples[:, 16:] ^= 1  # the same upper bytes
+    key = chunk(b"tRNS", b"\x12\x34" * 3)
+    got = pixels_from_image(png(samples, 16, 2, chunks=key))[0]
+    assert (got[:, :, :16] == 255).all()
+    assert (got[:, :, 16:] == 0x12).all()
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"not a picture",
-        WHOLE[:8],
-        WHOLE[: len(WHOLE) // 2],
-        WHOLE[:100] + bytes(1000),
-        b"\xff\xd8\xff" + bytes(99),
-    ],
+    ("name", "data"), hostile_pictures.huge(), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_what_is_no_picture_is_an_image_error(data):
-    with pytest.raises(ImageError):
+def test_a_picture_that_would_unpack_to_gigabytes_is_refused_before_it_does(name, data):
+    with pytest.raises(ImageTooLarge, match="pixels"):
         pixels_from_image(data)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"), hostile_pictures.broken(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_no_picture_is_an_image_error_of_one_line(name, data):
+    with pytest.raises(ImageError) as error:
+        pixels_from_image(data)
+    assert len(str(error.value).splitlines()) == 1
+    assert "0x" not in str(error.value), "no addresses of ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), hostile_pictures.odd_but_fair(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_odd_is_a_picture_all_the_same(name, data):
+    assert pixels_from_image(data).shape == (1, 3, 32, 32)
+
+
 def test_other_formats_are_not_opened_though_pillow_knows_them():
-    for kind in ("GIF", "BMP", "TIFF"):
+    for format in ("PPM", "PCX", "TGA", "ICO", "SGI"):
         with pytest.raises(ImageError):
-            pixels_from_image(encoded(Image.fromarray(noise(32, 32, 3)), kind))
+            pixels_from_image(saved(Image.fromarray(noise(32, 32, 3)), format))
 
 
-def test_a_picture_that_would_unpack_to_gigabytes_is_refused_before_it_does():
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
-    head = (50_000).to_bytes(4, "big") + (50_000).to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    bomb = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
-    with pytest.raises(ImageTooLarge):
-        pixels_from_image(bomb)
-    fair = encoded(Image.new("1", (9000, 8000)))
-    assert images.MAX_PIXELS < 9000 * 8000
-    with pytest.raises(ImageTooLarge, match="9000 x 8000 pixels, at most"):
-        pixels_from_image(fair)
-
-
-def test_a_signature_tells_pictures_from_pixels():
-    assert looks_like_image(WHOLE)
-    assert looks_like_image(encoded(Image.new("RGB", (2, 2)), "JPEG"))
+def test_pictures_are_told_from_pixels_by_how_they_begin():
+    for format in FORMATS:
+        assert looks_like_image(saved(Image.new("RGB", (2, 2)), format)), format
+        assert f"image/{format.lower()}" in CONTENT_TYPES
     assert not looks_like_image(bytes(3072))
+    assert not looks_like_image(b"BM" * 1536), "pixels may begin with these two"

@@ -23,10 +23,12 @@ def go_program(tmp_path, go):
     Only the socket's path is changed, as in the Python program.
     """
     (tmp_path / "main.go").write_text(snippet("go").replace("shm.DefaultSocket()", f'"{tmp_path}/sock"'))
-    (advice,) = re.findall(r"`go (mod edit [^`]+)`", README)
     subprocess.run([go, "mod", "init", "example"], cwd=tmp_path, check=True, capture_output=True)
-    edit = advice.replace("/path/to/go-shm-client", str(ROOT / "go-shm-client")).split()
-    subprocess.run([go, *edit], cwd=tmp_path, check=True, capture_output=True)
+    advice = re.findall(r"`go (mod [^`]+)`", README)
+    assert len(advice) == 3
+    for line in advice:
+        command = line.replace("/path/to/go-shm-client", str(ROOT / "go-shm-client")).split()
+        subprocess.run([go, *command], cwd=tmp_path, check=True, capture_output=True)
     subprocess.run([go, "build", "-o", "example", "."], cwd=tmp_path, check=True)
     return tmp_path / "example"
 

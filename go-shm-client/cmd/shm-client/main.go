@@ -3,7 +3,7 @@
 //	shm-client classify cat.jpg ship.png
 //	shm-client prompt "To be, or not to be"
 //	shm-client echo -n 100000
-//	shm-client --help
+//	shm-client help
 package main
 
 import (
@@ -11,123 +11,143 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
-	shm "go-shm-client"
+	"go-shm-client/internal/fault"
+	"go-shm-client/pictures"
 )
 
-const usage = `usage: shm-client COMMAND [flags]
+const usage = `usage: shm-client COMMAND [flags] [operands]
 
 commands:
-  classify FILE...  label pictures (PNG, JPEG or GIF, any size)
+  classify FILE...  label pictures: ` + pictures.Formats + `, any size
   prompt TEXT...    print the model's answer as it is generated
   echo              measure the latency of echoes, each one's checksum verified
   ping              measure a few echoes one by one
   info              what the server says about itself
+  version           this program's version, and the layout that it speaks
+  help [COMMAND]    this, or a command's flags
 
-"shm-client COMMAND --help" shows a command's flags.
+Flags may stand before and behind operands; what follows "--" is an operand, whatever it begins with. "-" as FILE or TEXT is
+standard input. With -json, standard output has one JSON object a line, {"error": TEXT} for what failed.
+
+exit codes:
+  0    all is well
+  1    something failed, and each failure was said in a line on standard error; the other pictures were classified
+  2    the command line is wrong
+  3    the reply of a prompt was cut
+  130  ended by SIGINT; 143 by SIGTERM
 `
 
-var commands = map[string]func(ctx context.Context, args []string, stdout, stderr io.Writer) error{
+const (
+	exitFailed = 1
+	exitUsage  = 2
+	exitCut    = 3
+)
+
+type command func(ctx context.Context, args []string, t *terminal) error
+
+var commands = map[string]command{
 	"classify": classify,
 	"prompt":   prompt,
 	"echo":     echo,
 	"ping":     ping,
 	"info":     info,
+	"version":  version,
 }
 
-// errUsage: what the flags were is wrong, and was said already.
-var errUsage = errors.New("bad usage")
+// errSaid: something failed, and each failure was said where it happened.
+var errSaid = errors.New("failed")
 
-// errTold: something failed, and each failure was told where it happened.
-var errTold = errors.New("failed")
+// errCut: a reply was cut, and that was said.
+var errCut = errors.New("the reply was cut")
+
+// errNothing: nothing was asked for, and the usage was printed.
+var errNothing = errors.New("no command")
+
+// A misuse is what is wrong with the command line.
+type misuse struct{ error }
+
+// A killed context ended by a signal.
+type killed struct{ signal syscall.Signal }
+
+func (k killed) Error() string {
+	return "ended by " + map[bool]string{true: "SIGINT", false: "SIGTERM"}[k.signal == syscall.SIGINT]
+}
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		by := killed{(<-signals).(syscall.Signal)}
+		cancel(by)
+		// Whatever does not look at its context has a moment: a write to a pipe that nobody reads, for instance.
+		time.Sleep(time.Second)
+		os.Exit(128 + int(by.signal))
+	}()
+	os.Exit(run(ctx, os.Args[1:], &terminal{stdin: os.Stdin, stdout: &output{Writer: os.Stdout}, stderr: os.Stderr}))
 }
 
-// run returns the exit code: 0, 1 for a failure, 2 for bad usage.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 {
-		fmt.Fprint(stderr, usage)
-		return 2
-	}
-	switch args[0] {
-	case "-h", "-help", "--help", "help":
-		fmt.Fprint(stdout, usage)
-		return 0
-	}
-	command, ok := commands[args[0]]
-	if !ok {
-		fmt.Fprintf(stderr, "shm-client: no command %q; shm-client --help lists them\n", args[0])
-		return 2
-	}
-	switch err := command(ctx, args[1:], stdout, stderr); {
+// run returns the exit code.
+func run(ctx context.Context, args []string, t *terminal) int {
+	err := dispatch(ctx, args, t)
+	var wrong misuse
+	var by killed
+	switch {
+	case errors.As(context.Cause(ctx), &by):
+		fmt.Fprintf(t.stderr, "shm-client: %v\n", by)
+		return 128 + int(by.signal)
+	case errors.Is(err, errNothing):
+		return exitUsage
+	case errors.As(err, &wrong):
+		fmt.Fprintln(t.stderr, fault.Line(err.Error()))
+		return exitUsage
+	case t.stdout.err != nil:
+		if !errors.Is(t.stdout.err, syscall.EPIPE) { // `shm-client ... | head` is no failure to speak of
+			fmt.Fprintf(t.stderr, "shm-client: standard output: %v\n", t.stdout.err)
+		}
+		return exitFailed
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return 0
-	case errors.Is(err, errUsage):
-		return 2
-	case errors.Is(err, errTold):
-		return 1
+	case errors.Is(err, errCut):
+		return exitCut
+	case errors.Is(err, errSaid):
+		return exitFailed
 	default:
-		fmt.Fprintf(stderr, "shm-client: %v\n", err)
-		return 1
+		t.failed("", err)
+		return exitFailed
 	}
 }
 
-// flags are what every command has.
-type flags struct {
-	*flag.FlagSet
-	socket  string
-	timeout time.Duration
-}
-
-func newFlags(name, operands, summary string) *flags {
-	f := &flags{FlagSet: flag.NewFlagSet("shm-client "+name, flag.ContinueOnError)}
-	f.StringVar(&f.socket, "socket", shm.DefaultSocket(), "Unix `path` that the server listens at")
-	f.DurationVar(&f.timeout, "timeout", 10*time.Second, "give up connecting, or one call, after this `time`")
-	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "usage: %s [flags]%s\n\n%s\n\nflags:\n", f.Name(), operands, summary)
-		f.PrintDefaults()
+func dispatch(ctx context.Context, args []string, t *terminal) error {
+	name := ""
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
 	}
-	return f
-}
-
-// parse reads the flags, also those behind operands: `classify cat.png --top 3`.
-func (f *flags) parse(args []string, stdout, stderr io.Writer) (operands []string, err error) {
-	var said, help = stderr, stdout
-	f.SetOutput(io.Discard) // the flag package answers an error with the whole help; one line is clearer
-	for {
-		switch err := f.Parse(args); {
-		case errors.Is(err, flag.ErrHelp):
-			f.SetOutput(help)
-			f.Usage()
-			return nil, err
-		case err != nil:
-			return nil, f.misused(said, "%v", err)
+	switch name {
+	case "":
+		fmt.Fprint(t.stderr, usage)
+		return errNothing
+	case "help", "-h", "-help", "--help":
+		if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" {
+			fmt.Fprint(t.stdout, usage)
+			return nil
 		}
-		if f.NArg() == 0 {
-			return operands, nil
+		if len(args) > 1 {
+			return misuse{fmt.Errorf("shm-client help: unexpected argument %q", args[1])}
 		}
-		operands = append(operands, f.Arg(0))
-		args = f.Args()[1:]
+		name, args = args[0], []string{"-help"}
+	case "-version", "--version":
+		name = "version"
 	}
-}
-
-// misused says what is wrong with the flags.
-func (f *flags) misused(stderr io.Writer, format string, args ...any) error {
-	fmt.Fprintf(stderr, "%s: %s; %s --help shows the usage\n", f.Name(), fmt.Sprintf(format, args...), f.Name())
-	return errUsage
-}
-
-func (f *flags) dial(ctx context.Context, opts ...shm.Option) (*shm.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	return shm.Dial(ctx, f.socket, opts...)
+	chosen, ok := commands[name]
+	if !ok {
+		return misuse{fmt.Errorf("shm-client: no command %q; shm-client help lists them", name)}
+	}
+	return chosen(ctx, args, t)
 }

@@ -3,19 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
-	"image"
-	"image/gif"
-	"image/jpeg"
-	"image/png"
+	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	shm "go-shm-client"
 	"go-shm-client/internal/fakeserver"
+	"go-shm-client/pictures"
 )
 
 func startFake(t *testing.T) (socket string) {
@@ -32,63 +31,20 @@ func startFake(t *testing.T) (socket string) {
 	return f.Path
 }
 
-func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+// shmClient runs the program, with nothing on its standard input.
+func shmClient(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	code = run(ctx, args, &out, &errs)
+	code = run(ctx, args, &terminal{stdin: strings.NewReader(""), stdout: &output{Writer: &out}, stderr: &errs})
 	return code, out.String(), errs.String()
-}
-
-func TestPicturesOfEveryFormatAreClassifiedAndUnreadableOnesAreTold(t *testing.T) {
-	socket, dir := startFake(t), t.TempDir()
-	img := image.NewGray(image.Rect(0, 0, 60, 40))
-	for i := range img.Pix {
-		img.Pix[i] = 204
-	}
-	encode := func(name string, write func(*os.File) error) string {
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		if err := write(file); err != nil {
-			t.Fatal(err)
-		}
-		return file.Name()
-	}
-	pngFile := encode("a.png", func(f *os.File) error { return png.Encode(f, img) })
-	jpegFile := encode("b.jpeg", func(f *os.File) error { return jpeg.Encode(f, img, nil) })
-	gifFile := encode("c.gif", func(f *os.File) error { return gif.Encode(f, img, nil) })
-	textFile := encode("d.txt", func(f *os.File) error { _, err := f.WriteString("no picture"); return err })
-
-	code, stdout, stderr := command(t, "classify", "-socket", socket, pngFile, textFile, jpegFile, filepath.Join(dir, "missing.png"), gifFile)
-	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
-	if code != 1 || len(lines) != 3 {
-		t.Fatalf("code %d\n%s", code, stdout)
-	}
-	for i, file := range []string{pngFile, jpegFile, gifFile} {
-		if !regexp.MustCompile(`^` + regexp.QuoteMeta(file) + ` +bright +80\.\d % +\d+ us$`).MatchString(lines[i]) {
-			t.Errorf("%q", lines[i])
-		}
-	}
-	complaints := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
-	if len(complaints) != 2 || !strings.Contains(complaints[0], "read picture "+textFile+": image: unknown format") ||
-		!strings.Contains(complaints[1], "missing.png: no such file") {
-		t.Errorf("%q", complaints)
-	}
-
-	code, stdout, _ = command(t, "classify", pngFile, "--top", "2", "--socket="+socket) // flags behind operands
-	if code != 0 || !regexp.MustCompile(`bright +80\.0 % +dark +20\.0 %`).MatchString(stdout) {
-		t.Errorf("code %d\n%s", code, stdout)
-	}
 }
 
 func TestEchoReportsPercentilesAndWhatItDidNotCount(t *testing.T) {
 	socket := startFake(t)
 	for _, spin := range []string{"0", "50us", "forever"} {
-		code, stdout, stderr := command(t, "echo", "-socket", socket, "-n", "200", "-c", "3", "-spin", spin)
+		code, stdout, stderr := shmClient(t, "echo", "-socket", socket, "-n", "200", "-c", "3", "-spin", spin)
 		if code != 0 || stderr != "" {
 			t.Fatalf("code %d, %s", code, stderr)
 		}
@@ -102,57 +58,157 @@ func TestEchoReportsPercentilesAndWhatItDidNotCount(t *testing.T) {
 
 func TestPingAndInfo(t *testing.T) {
 	socket := startFake(t)
-	code, stdout, _ := command(t, "ping", "-socket", socket, "-n", "2", "-interval", "1ms")
+	code, stdout, _ := shmClient(t, "ping", "-socket", socket, "-n", "2", "-interval", "1ms")
 	if code != 0 || strings.Count(stdout, "fakeserver at "+socket) != 2 {
 		t.Errorf("code %d\n%s", code, stdout)
 	}
-	code, stdout, _ = command(t, "info", "-socket", socket)
+	code, stdout, _ = shmClient(t, "info", "-socket", socket)
 	if code != 0 || !strings.Contains(stdout, "brightness") || !strings.Contains(stdout, "dark bright") {
 		t.Errorf("code %d\n%s", code, stdout)
 	}
 }
 
-func TestBadUsageIsOneLineAndCode2(t *testing.T) {
-	for _, args := range [][]string{
-		{"clasify"},
-		{"classify"},
-		{"classify", "-top", "0", "x.png"},
-		{"classify", "-tpo", "1", "x.png"},
-		{"echo", "-n", "0"},
-		{"echo", "-n", "ten"},
-		{"echo", "-n", "5", "-c", "6"},
-		{"echo", "-spin", "-1us"},
-		{"echo", "-spin", "soon"},
-		{"echo", "please"},
-		{"ping", "-n", "-1"},
-		{"ping", "host"},
-		{"info", "all"},
+func TestJSONIsOneObjectALineAlsoForWhatFailed(t *testing.T) {
+	socket := startFake(t)
+	nobody := filepath.Join(t.TempDir(), "nobody")
+	for _, test := range []struct {
+		line  string
+		code  int
+		lines int
+		field string
+	}{
+		{"echo -json -n 200 -socket " + socket, 0, 1, "microseconds"},
+		{"ping -json -n 3 -interval 0 -socket " + socket, 0, 3, "microseconds"},
+		{"info -json -socket " + socket, 0, 1, "classes"},
+		{"version -json", 0, 1, "layout"},
+		{"echo -json -socket " + nobody, 1, 1, "error"},
+		{"ping -json -socket " + nobody, 1, 1, "error"},
+		{"info -json -socket " + nobody, 1, 1, "error"},
+		{"prompt -json hello -socket " + nobody, 1, 1, "error"},
+		{"classify -json a b -socket " + nobody, 1, 1, "error"},
+		{"classify -json a b -socket " + socket, 1, 2, "error"},
 	} {
-		code, stdout, stderr := command(t, args...)
-		if code != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "--help") {
-			t.Errorf("%q: code %d, %q, %q", args, code, stdout, stderr)
+		code, stdout, _ := shmClient(t, strings.Fields(test.line)...)
+		lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+		if code != test.code || len(lines) != test.lines {
+			t.Errorf("%s: code %d, %d lines", test.line, code, len(lines))
+		}
+		for _, line := range lines {
+			object := map[string]any{}
+			if err := json.Unmarshal([]byte(line), &object); err != nil || object[test.field] == nil {
+				t.Errorf("%s: %q, %v", test.line, line, err)
+			}
 		}
 	}
-	if code, _, stderr := command(t); code != 2 || !strings.Contains(stderr, "usage:") {
+}
+
+func TestWhatIsNoFiniteNumberIsNullInJSON(t *testing.T) {
+	said, err := json.Marshal([]number{number(math.NaN()), number(math.Inf(-1)), 0.5})
+	if string(said) != "[null,null,0.5]" {
+		t.Errorf("%s, %v", said, err)
+	}
+}
+
+func TestAStandardOutputThatIsFullIsSaidAndClosedIsNot(t *testing.T) {
+	for failure, want := range map[error]string{syscall.ENOSPC: "no space left", syscall.EPIPE: ""} {
+		var errs bytes.Buffer
+		broken := &terminal{stdout: &output{Writer: failing{failure}}, stderr: &errs}
+		code := run(context.Background(), []string{"ping", "-n", "1000000000", "-interval", "0", "-socket", startFake(t)}, broken)
+		if code != 1 || !strings.Contains(errs.String(), want) || (want == "") != (errs.Len() == 0) {
+			t.Errorf("%v: code %d, %q", failure, code, errs.String())
+		}
+	}
+}
+
+type failing struct{ error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.error }
+
+func TestBadUsageIsOneLineThatNamesTheFlagAndCode2(t *testing.T) {
+	for _, line := range []string{
+		"clasify", "help clasify", "help ping info", "version now",
+		"classify", "classify -top 0 x.png", "classify -top -1 x.png", "classify -tpo 1 x.png", "classify -top 99999999999999999999 x",
+		"classify -x.png", "classify x.png -timeout 0s", "classify x.png -timeout -1s", "classify x.png -timeout soon",
+		"classify x.png -timeout 9999999999h", "classify -socket= x.png", "classify -timeout",
+		"prompt", "prompt -steps 0 hello", "prompt -steps -1 hello", "prompt -steps 4294967296 hello",
+		"prompt -temperature -1 hello", "prompt -temperature NaN hello", "prompt -temperature Inf hello", "prompt -temperature 1e39 hello",
+		"prompt -top-k -1 hello", "prompt -top-k 4294967296 hello", "prompt -seed -1 hello", "prompt -seed 18446744073709551616 hello",
+		"prompt -reply-bytes 0 hello", "prompt -reply-bytes -1 hello", "prompt -reply-bytes 16777217 hello",
+		"echo -n 0", "echo -n -5", "echo -n ten", "echo -n 2147483647", "echo -n 5 -c 6", "echo -c 0", "echo -spin -1us", "echo -spin soon",
+		"echo -spin NaN", "echo please", "ping -n -1", "ping -n 0", "ping -interval -1s", "ping host", "info all", "info -json=perhaps",
+	} {
+		args := strings.Fields(line)
+		code, stdout, stderr := shmClient(t, args...)
+		if code != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "help") {
+			t.Errorf("%s: code %d, %q, %q", line, code, stdout, stderr)
+		}
+		if at := strings.Index(line, " -"); at > 0 && !strings.Contains(stderr, strings.FieldsFunc(line[at+1:], func(r rune) bool { return r == ' ' || r == '=' })[0]) {
+			t.Errorf("%s: the flag is not named: %q", line, stderr)
+		}
+	}
+	if code, _, stderr := shmClient(t); code != 2 || !strings.Contains(stderr, "usage:") {
 		t.Errorf("nothing: code %d, %q", code, stderr)
 	}
 }
 
-func TestHelpGoesToStandardOutput(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"help"}, {"classify", "--help"}, {"echo", "-h"}, {"ping", "-help"}, {"info", "--help"}} {
-		code, stdout, stderr := command(t, args...)
-		if code != 0 || !strings.Contains(stdout, "usage: shm-client") || stderr != "" {
-			t.Errorf("%q: code %d, %q", args, code, stderr)
+func TestWhatFollowsTwoDashesIsAnOperandAndFlagsMayStandBehindOperands(t *testing.T) {
+	for _, test := range []struct{ args, operands string }{
+		{"a -top 3 b", "a b"},
+		{"-- -top 3 b", "-top 3 b"},
+		{"a -top 3 -- -b -- c", "a -b -- c"},
+		{"-top=3 --json - -- -", "- -"},
+		{"-socket -- a --top 3", "a"}, // the value of a flag, whatever it looks like
+	} {
+		f := newFlags(&terminal{}, "classify", "", "").connects(time.Second, "")
+		top := f.Int("top", 1, "")
+		operands, err := f.parse(strings.Fields(test.args))
+		if err != nil || strings.Join(operands, " ") != test.operands {
+			t.Errorf("%s: %q, %v", test.args, operands, err)
+		}
+		if (*top == 3) != !strings.HasPrefix(test.args, "--") {
+			t.Errorf("%s: -top %d", test.args, *top)
 		}
 	}
-	if _, stdout, _ := command(t, "echo", "--help"); !strings.Contains(stdout, shm.DefaultSocket()) {
-		t.Error("the default socket is not told")
+}
+
+func TestHelpGoesToStandardOutput(t *testing.T) {
+	all := []string{"--help", "-h", "help", "help help"}
+	for name := range commands {
+		all = append(all, name+" --help", name+" -h", "help "+name, name+" operand -help")
+	}
+	for _, line := range all {
+		code, stdout, stderr := shmClient(t, strings.Fields(line)...)
+		if code != 0 || !strings.Contains(stdout, "usage: shm-client") || stderr != "" {
+			t.Errorf("%s: code %d, %q", line, code, stderr)
+		}
+	}
+	if _, stdout, _ := shmClient(t, "echo", "--help"); !strings.Contains(stdout, shm.DefaultSocket()) {
+		t.Error("the default socket is not said")
+	}
+	if _, stdout, _ := shmClient(t, "classify", "--help"); !strings.Contains(stdout, pictures.Formats) {
+		t.Error("the formats are not said")
+	}
+}
+
+func TestTheVersionIsThatOfTheServersPackage(t *testing.T) {
+	project, err := os.ReadFile("../../../pyproject.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(project), "\nversion = \""+programVersion+"\"\n") {
+		t.Errorf("pyproject.toml does not say version %s", programVersion)
+	}
+	for _, name := range []string{"version", "-version", "--version"} {
+		code, stdout, stderr := shmClient(t, name)
+		if code != 0 || !strings.HasPrefix(stdout, "shm-client "+programVersion+", layout 1.") || stderr != "" {
+			t.Errorf("%s: code %d, %q, %q", name, code, stdout, stderr)
+		}
 	}
 }
 
 func TestNoServerIsOneLineAndCode1(t *testing.T) {
 	for _, name := range []string{"echo", "ping", "info"} {
-		code, _, stderr := command(t, name, "-socket", filepath.Join(t.TempDir(), "nobody"))
+		code, _, stderr := shmClient(t, name, "-socket", filepath.Join(t.TempDir(), "nobody"))
 		if code != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "is `shm-server serve` running?") {
 			t.Errorf("%s: code %d, %q", name, code, stderr)
 		}

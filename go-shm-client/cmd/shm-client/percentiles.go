@@ -7,17 +7,30 @@ import (
 	"time"
 )
 
+// A spread is a percentile.
+type spread struct {
+	name  string
+	value time.Duration
+}
+
 // percentiles sorts samples and shows how they are spread. A mean would hide the tail.
 func percentiles(samples []time.Duration) string {
-	slices.Sort(samples)
 	var parts []string
+	for _, p := range spreads(samples) {
+		parts = append(parts, fmt.Sprintf("%s %.2f us", p.name, float64(p.value)/1e3))
+	}
+	return strings.Join(parts, "  ")
+}
+
+func spreads(samples []time.Duration) (all []spread) {
+	slices.Sort(samples)
 	for _, p := range []struct {
 		name     string
 		permille int
 	}{{"p50", 500}, {"p90", 900}, {"p99", 990}, {"p99.9", 999}, {"max", 1000}} {
-		parts = append(parts, fmt.Sprintf("%s %.2f us", p.name, float64(percentile(samples, p.permille))/1e3))
+		all = append(all, spread{p.name, percentile(samples, p.permille)})
 	}
-	return strings.Join(parts, "  ")
+	return all
 }
 
 // percentile is the smallest sample that this share of the sorted samples does not exceed: a value that was measured.

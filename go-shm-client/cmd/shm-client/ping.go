@@ -4,25 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
 	shm "go-shm-client"
+	"go-shm-client/internal/fault"
 )
 
-func ping(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f := newFlags("ping", "", "Measures echoes one by one, a pause between them: what a call costs when both sides sleep.")
+func ping(ctx context.Context, args []string, t *terminal) error {
+	f := newFlags(t, "ping", "", "Measures echoes one by one, a pause between them: what a call costs when both sides sleep.").
+		connects(10*time.Second, "each ping")
 	n := f.Int("n", 4, "`pings`")
-	interval := f.Duration("interval", 200*time.Millisecond, "`pause` between pings")
-	operands, err := f.parse(args, stdout, stderr)
+	interval := f.Duration("interval", 200*time.Millisecond, "`pause` between pings, 0 for none")
+	operands, err := f.parse(args)
 	switch {
 	case err != nil:
 		return err
 	case len(operands) > 0:
-		return f.misused(stderr, "unexpected argument %q", operands[0])
+		return f.misused("unexpected argument %q", operands[0])
 	case *n < 1:
-		return f.misused(stderr, "-n %d: not 1 or more", *n)
+		return f.misused("-n %d: not 1 or more", *n)
+	case *interval < 0:
+		return f.misused("-interval %v: not 0 or more", *interval)
 	}
 	client, err := f.dial(ctx)
 	if err != nil {
@@ -37,47 +40,79 @@ func ping(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 				return context.Cause(ctx)
 			}
 		}
-		took, err := pingOnce(ctx, client, f.timeout)
-		if err != nil {
+		took, err := f.pingOnce(ctx, client)
+		switch {
+		case err != nil:
 			return fmt.Errorf("ping: %w", err)
+		case t.stdout.err != nil:
+			return t.stdout.err
+		case t.json:
+			t.object(pingObject{client.Info().Server, f.socket, number(float64(took) / 1e3)})
+		default:
+			fmt.Fprintf(t.stdout, "%s at %s: %.1f us\n", client.Info().Server, f.socket, float64(took)/1e3)
 		}
-		fmt.Fprintf(stdout, "%s at %s: %.1f us\n", client.Info().Server, f.socket, float64(took)/1e3)
 	}
 	return nil
 }
 
-func pingOnce(ctx context.Context, client *shm.Client, timeout time.Duration) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+type pingObject struct {
+	Server       string `json:"server"`
+	Socket       string `json:"socket"`
+	Microseconds number `json:"microseconds"`
+}
+
+func (f *flags) pingOnce(ctx context.Context, client *shm.Client) (time.Duration, error) {
+	ctx, cancel := f.bound(ctx)
 	defer cancel()
 	return client.Ping(ctx)
 }
 
-func info(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f := newFlags("info", "", "Prints what the server says about itself.")
-	operands, err := f.parse(args, stdout, stderr)
+func info(ctx context.Context, args []string, t *terminal) error {
+	f := newFlags(t, "info", "", "Prints what the server says about itself.").connects(10*time.Second, "each question")
+	operands, err := f.parse(args)
 	switch {
 	case err != nil:
 		return err
 	case len(operands) > 0:
-		return f.misused(stderr, "unexpected argument %q", operands[0])
+		return f.misused("unexpected argument %q", operands[0])
 	}
 	client, err := f.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	i := client.Info()
-	fmt.Fprintf(stdout, "server   %s\nmodel    %s\nclasses  %s\nslots    %d\n", i.Server, i.Model, strings.Join(i.Classes, " "), i.Slots)
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	asking, cancel := f.bound(ctx)
 	defer cancel()
+	prompts, refusal := client.PromptInfo(asking)
 	var refused *shm.RefusedError
-	switch prompts, err := client.PromptInfo(ctx); {
-	case errors.As(err, &refused):
-		fmt.Fprintf(stdout, "prompts  none: %s\n", refused.Message)
-	case err != nil:
-		return err
-	default:
-		fmt.Fprintf(stdout, "prompts  %s\n", prompts.Model)
+	if refusal != nil && !errors.As(refusal, &refused) {
+		return fmt.Errorf("info: %w", refusal)
 	}
+	i := client.Info()
+	said := infoObject{Server: i.Server, Model: i.Model, Classes: i.Classes, Slots: i.Slots, Prompts: prompts.Model}
+	if refused != nil {
+		said.NoPrompts = refused.Message
+	}
+	if t.json {
+		t.object(said)
+		return nil
+	}
+	if refused != nil {
+		said.Prompts = "none: " + refused.Message
+	}
+	for _, text := range []*string{&said.Server, &said.Model, &said.Prompts} {
+		*text = fault.Line(*text)
+	}
+	fmt.Fprintf(t.stdout, "server   %s\nmodel    %s\nclasses  %s\nslots    %d\nprompts  %s\n",
+		said.Server, said.Model, fault.Line(strings.Join(said.Classes, " ")), said.Slots, said.Prompts)
 	return nil
+}
+
+type infoObject struct {
+	Server    string   `json:"server"`
+	Model     string   `json:"model"`
+	Classes   []string `json:"classes"`
+	Slots     int      `json:"slots"`
+	Prompts   string   `json:"prompts,omitempty"`
+	NoPrompts string   `json:"no_prompts,omitempty"`
 }

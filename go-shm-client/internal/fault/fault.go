@@ -20,7 +20,6 @@ var (
 	// These say of every call that it was not run.
 	RingFull      = notRun("every slot is taken")
 	PixelCount    = notRun("an image is 3072 bytes, planar RGB")
-	ImageSize     = notRun("image cannot be scaled")
 	SlotReleased  = notRun("the slot's lease is over")
 	SlotBusy      = notRun("the slot is in use by another call")
 	InvalidPrompt = notRun("the prompt cannot be answered as asked")
