@@ -112,7 +112,7 @@ def check_model(model: str | None, endpoint: Endpoint, key: str) -> str:
         raise ModelError('generator "openai" needs the name of a model that the endpoint has')
     if not model.isprintable() or len(model) > LONGEST_NAME:
         raise ModelError(f"the model's name has a character that is not printable, or more than {LONGEST_NAME} of them")
-    for secret in (key, *endpoint.query.values(), *_login(endpoint)):
+    for secret in _secrets(endpoint, key):
         if len(secret) >= SHORTEST_SECRET and secret in f"{model} {endpoint.shown}":
             raise ModelError("the model's name or the base URL's host has a key or a password in it: clients see both")
     if re.match(r"sk-.{17}", model) or re.search(r"://.*@", model):
@@ -132,7 +132,12 @@ def _plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-def _login(endpoint: Endpoint) -> list[str]:
-    """User and password of the URL, each of which may be the secret."""
+def _secrets(endpoint: Endpoint, key: str) -> list[str]:
+    """Key, password, or user where there is no password, and what is long enough in the query not to be a date."""
     encoded = endpoint.headers.get("Authorization", "").removeprefix("Basic ")
-    return base64.b64decode(encoded).decode().split(":", 1)
+    user, _, password = base64.b64decode(encoded).decode().partition(":")
+    return [
+        key,
+        password or user,
+        *(value for value in endpoint.query.values() if len(value) > len("2026-11-25-preview")),
+    ]
