@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     add("--chat", action="store_true", help="gemma: wrap prompts in the template of instruction-tuned checkpoints")
     add("--context", type=positive, metavar="TOKENS", help="gemma, tiny: prompt and reply together; else 1024")
     add("--base-url", metavar="URL", help="openai: the endpoint, such as http://127.0.0.1:11434/v1; "
-        "else $OPENAI_BASE_URL. The key is $OPENAI_API_KEY")  # fmt: skip
+        "else $OPENAI_BASE_URL, where a password in it is not seen by ps. The key is $OPENAI_API_KEY")  # fmt: skip
     add("--timeout", type=float, metavar="SECONDS", help="openai: longest silence of the endpoint; else 60")
     log_flags(serve)
     serve.set_defaults(run=run_serve)

@@ -52,9 +52,11 @@ class GeneratorProcess:
         self._pipe, theirs = handoff.pair()
         settings = {"spin_us": spin_us, "max_sessions": max_sessions, "allow_other_users": allow_other_users}
         command = [sys.executable, *self.program, str(theirs.fileno())]
-        command += map(json.dumps, (logs.settings(), settings, options))
+        command += map(json.dumps, (logs.settings(), settings))
         self._ready = self._stopping = False
         with theirs:
+            # Not on the command line, which everybody may read: an endpoint's URL may have a password in it.
+            self._pipe.send(json.dumps(options).encode())
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         threading.Thread(target=self._watch, name="generator-watch", daemon=True).start()
 
@@ -156,7 +158,7 @@ def _orphaned() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Started by `shm-server serve`, not by hand.")
     parser.add_argument("fd", type=int)
-    for name in ("log", "settings", "options"):
+    for name in ("log", "settings"):
         parser.add_argument(name, type=json.loads)
     args = parser.parse_args()
     logs.configure(**args.log)
@@ -165,10 +167,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: we stop when the server tells us
         signal.signal(number, signal.SIG_IGN)
     pipe = socket.socket(fileno=args.fd)
+    options = json.loads(pipe.recv(handoff.MAX_MESSAGE))
     try:
-        log.info("loading the generator: %s", args.options["engine"])
+        log.info("loading the generator: %s", options["engine"])
         with quiet_imports():
-            generator = load_generator(**args.options)
+            generator = load_generator(**options)
     except (ModelError, ValueError, OSError) as error:
         pipe.send(str(error).encode()[: 1 << 16])
         return 1
