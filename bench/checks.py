@@ -57,7 +57,7 @@ _CLAIMS: list[tuple[str, str, float, bool, Callable[[_Rows], float]]] = [
     ),
     (
         "limit",
-        "64 goroutines, of the engine's images/s: as it comes",
+        "64 goroutines, of the engine's images/s: by default",
         0.9,
         True,
         lambda r: r.value("shm-default", "of_limit"),

@@ -27,8 +27,8 @@ class Contestant:
 
 
 SPINNING = Contestant("shm-spin", "shm, both sides spinning", "spinning", "shm", "forever", "#b2182b")
-DEFAULT = Contestant("shm-default", "shm, as it comes (spin 100 us, then sleep)", "default", "shm", "100us", "#ef6548")
-PARKED = Contestant("shm-parked", "shm, both sides sleeping at once", "parked", "shm", "0", "#fdae6b")
+DEFAULT = Contestant("shm-default", "shm, by default (spins 100 us, then sleeps)", "default", "shm", "100us", "#ef6548")
+PARKED = Contestant("shm-parked", "shm, parked (neither side spins)", "parked", "shm", "0", "#fdae6b")
 UDS = Contestant("uds", "Unix socket, 4-byte length", "default", "uds", colour="#2166ac")
 GRPC = Contestant("grpc", "gRPC over a Unix socket", "grpc", "grpc", colour="#4d9221")
 HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "default", "http", colour="#762a83")
@@ -39,7 +39,7 @@ ONE_CORE = tuple(
 )
 
 ALL = (SPINNING, DEFAULT, PARKED, UDS, GRPC, HTTP)
-# Where several levels are gone through, sleeping at once is left out: under load it does what the default does.
+# Where several levels are gone through, parked is left out: under load it does what the default does.
 SWEPT = (SPINNING, DEFAULT, UDS, GRPC, HTTP)
 
 # Two C processes, bench/floor: nothing but the bytes and the waiting.

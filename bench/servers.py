@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 180.0
 
 IMAGES = ("spinning", "default", "parked", "grpc")
-# One that serves pictures and prompts, as it comes; and those of bench/scripted.py, by how they wait.
+# One that serves pictures and prompts by default; and those of bench/scripted.py, by how they wait.
 PROMPTS = "prompts"
 SCRIPTED = {"scripted-spinning": "inf", "scripted-default": "100", "scripted-parked": "0"}
 

@@ -32,14 +32,14 @@ LANES = tuple(
 )
 # One server with the bundled model is enough. After a pause it sleeps; without one it still spins when the next comes.
 MODEL_LANES = (
-    replace(SPINNING, server=PROMPTS, label="shm, client spinning, server as it comes"),
-    replace(PARKED, server=PROMPTS, label="shm, client sleeping at once, 1 ms after the last reply"),
+    replace(SPINNING, server=PROMPTS, label="shm, client spinning, server by default"),
+    replace(PARKED, server=PROMPTS, label="shm, client parked, 1 ms after the last reply"),
 )
 ECHOES = (*LANES, HTTP)
 # With a generation in progress and without, in the same server process.
 CLASSIFIERS = (
     replace(DEFAULT, server=PROMPTS),
-    replace(SPINNING, server=PROMPTS, label="shm, client spinning, server as it comes"),
+    replace(SPINNING, server=PROMPTS, label="shm, client spinning, server by default"),
 )
 # Wake-ups in a second, a few less than are due.
 WAKE_RATE = 1800
