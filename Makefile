@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-python test-go bench bench-quick bench-publish layout clean
+.PHONY: help demo test test-loaded lint test-python test-go bench bench-quick bench-publish layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,6 +24,7 @@ GO_MODULES := go-shm-client go-shm-client/pictures go-shm-client/cmd/shm-client
 
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
+	@echo "make test-loaded    all tests five times beside busy loops, and once under stress-ng"
 	@echo "make lint    ruff, gofmt, go vet, the generated constants"
 	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
@@ -85,6 +86,11 @@ test-go: $(VENV)/.test
 	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 ./...) || exit 1; done
 	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -count=1 -race ./...) || exit 1; done
 	cd bench/go && $(GO) test -count=1 ./...
+
+# The target itself is no test of ours: it says whether any test looks at a clock.
+test-loaded:
+	tools/beside_load.py --runs 5 $(MAKE) test
+	tools/beside_load.py --runs 1 --stress $(MAKE) test
 
 bench: $(VENV)/.bench
 	GO=$(GO) $(PY) -m bench.run
