@@ -14,8 +14,8 @@ setup(
     ext_modules=[
         Extension(
             "shm_server._core",
-            ["shm_server/native/core.c"],
-            depends=[f"shm_server/native/{name}.h" for name in ("ring", "stream", "layout")],
+            [f"shm_server/native/{name}.c" for name in ("core", "mapping", "guard")],
+            depends=[f"shm_server/native/{name}.h" for name in ("ring", "stream", "layout", "guard", "mapping")],
             extra_compile_args=flags,
             extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
             py_limited_api=True,

@@ -5,6 +5,16 @@ from typing import final
 from typing_extensions import Buffer
 
 @final
+class Mapping(Buffer):
+    """The first `size` bytes of a descriptor, every page populated; a writable buffer. See native/guard.h."""
+
+    def __init__(self, fd: int, size: int) -> None: ...
+    @property
+    def broken(self) -> bool: ...
+    def collapse(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
 class Lane:
     """The server's side of one lane of a segment; holds the segment's buffer until close()."""
 

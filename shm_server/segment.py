@@ -1,7 +1,6 @@
 """One client's shared memory: laid out, allotted, filled and nameless before the client hears of it."""
 
 import fcntl
-import mmap
 import os
 import secrets
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import posix_ipc
 
-from . import layout
+from . import _core, layout
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -110,8 +109,7 @@ class Segment:
         self.epoch = secrets.randbits(64) or 1
         self.fd = allot(self.size, sealed)
         try:
-            # populated: no request pays for a page fault
-            self.memory = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            self.memory = _core.Mapping(self.fd, self.size)
         except BaseException:
             self.close_fd()
             raise

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "shm_server"
 ALLOWED = {
     "layout": set(),
     "describe": set(),  # anybody may use it
-    "segment": {"layout"},
+    "segment": {"_core", "layout"},
     "doorbell": {"layout"},
     "listener": set(),
     "logs": set(),

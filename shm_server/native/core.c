@@ -1,9 +1,11 @@
-/* shm_server._core: the rings of ring.h as two Python types.
+/* shm_server._core: the rings of ring.h, and the memory that they are in, as Python types.
  *
+ * Mapping a segment's pages, guarded: mapping.c.
  * Lane    one lane of one session: drain, complete, gather.
  * Poller  spins and sleeps over many lanes with the GIL released, and hands out one drained lane at a time.
  *
- * One thread, the data thread, calls everything but Poller.wake(), which any thread may call. Limited API 3.11.
+ * One thread, the data thread, calls everything of the latter two but Poller.wake(), which any thread may call. Limited
+ * API 3.11.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -14,6 +16,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "guard.h"
+#include "mapping.h"
 #include "stream.h"
 
 /* ---- Lane ------------------------------------------------------------------------------------------------ */
@@ -67,6 +71,9 @@ static int lane_init(PyObject *op, PyObject *args, PyObject *kwargs)
         PyErr_Format(PyExc_ValueError, "the segment's header does not describe lane %u", index);
         return -1;
     }
+    const _Atomic uint32_t *broken = guard_broken_at(self->segment.buf);
+    if (broken)
+        self->ring.broken = broken; /* valid as long as the buffer that we hold */
     self->open = true;
     self->ring.in_flight = PyMem_Calloc(self->ring.at.slot_count, 1);
     self->ring.batch = PyMem_Calloc(self->ring.at.slot_count, sizeof *self->ring.batch);
@@ -482,7 +489,8 @@ static bool poller_skips(const Lane *lane)
 static bool poller_pending(const Poller *self)
 {
     for (size_t i = 0; i < self->count; i++)
-        if (!poller_skips(self->lanes[i]) && (ring_peek(&self->lanes[i]->ring) || self->lanes[i]->ring.fault[0]))
+        if (!poller_skips(self->lanes[i]) && (ring_peek(&self->lanes[i]->ring) || self->lanes[i]->ring.fault[0] ||
+                                              ring_broken(&self->lanes[i]->ring)))
             return true;
     return atomic_load_explicit(&self->woken, memory_order_seq_cst);
 }
@@ -744,7 +752,7 @@ PyMODINIT_FUNC PyInit__core(void)
     lane_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &lane_spec, NULL);
     poller_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &poller_spec, NULL);
     if (!lane_type || !poller_type || PyModule_AddType(module, lane_type) < 0 ||
-        PyModule_AddType(module, poller_type) < 0) {
+        PyModule_AddType(module, poller_type) < 0 || mapping_add_type(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -41,6 +41,9 @@ static const char *const ring_counter_names[RING_COUNTERS] = {
     "bells_sent", "bells_suppressed", "bells_pending", "queue_ns", "model_ns",
 };
 
+/* Of a mapping that nobody can take away. */
+static const _Atomic uint32_t ring_whole;
+
 /* A prompt in flight. */
 struct ring_stream {
     uint64_t request_id, queue_ns;
@@ -62,6 +65,7 @@ struct ring_lane {
     uint32_t most;                 /* of a batch, whatever the limit */
     bool draining;                 /* refuse new work instead of taking it */
     int doorbell;                  /* socket to the client, or -1 */
+    const _Atomic uint32_t *broken; /* nonzero once the mapping was replaced by zeros (guard.h) */
     uint64_t taken_ns;             /* when `batch` was taken, CLOCK_MONOTONIC */
     uint64_t counters[RING_COUNTERS];
     char fault[96];                /* how the client broke the protocol, or empty */
@@ -157,6 +161,7 @@ static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t siz
          !ring_area_fits(at.progress_offset, at.slot_count, sizeof(struct shm_progress), size)))
         return false;
     lane->base = base;
+    lane->broken = &ring_whole; /* unless the owner of the mapping says otherwise */
     lane->at = at;
     lane->doorbell = doorbell;
     lane->most = at.kind == SHM_LANE_KIND_IMAGE ? SHM_MAX_SLOTS : RING_TEXT_BYTES / at.slot_bytes;
@@ -205,6 +210,13 @@ static inline const char *ring_check_op(const struct ring_lane *lane, const stru
     if (image ? s->length != lane->at.slot_bytes : s->length > lane->at.slot_bytes)
         return *value = s->length, "wrong length";
     return NULL;
+}
+
+/* Has the client taken the pages away? Asked where the ring seems empty or wrong, as zeros do: a batch that is there
+ * pays nothing. Relaxed: whoever has read a zero of those pages finds it set, see guard.c. */
+static inline bool ring_broken(const struct ring_lane *lane)
+{
+    return atomic_load_explicit(lane->broken, memory_order_relaxed) != 0;
 }
 
 static inline bool ring_check(struct ring_lane *lane, const struct shm_submission *s)
@@ -272,7 +284,7 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
     if (lane->fault[0])
         return 0;
     int peek = ring_peek(lane);
-    if (peek == 0)
+    if (peek == 0 && !ring_broken(lane))
         return 0;
     uint64_t now = lane->taken_ns = ring_now();
     if (limit > lane->most && !lane->draining)
@@ -311,6 +323,8 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
     if (peek < 0 && !lane->fault[0])
         snprintf(lane->fault, sizeof lane->fault, "submission %llu: turn neither old nor new",
                  (unsigned long long)lane->head);
+    if ((lane->fault[0] || !lane->count) && ring_broken(lane)) /* whatever the zeros looked like */
+        snprintf(lane->fault, sizeof lane->fault, "the client truncated its segment, or took pages out of it");
     if (answered)
         ring_bell(lane);
     lane->lowest = lowest;

@@ -1,6 +1,7 @@
 """A lane in anonymous memory with both sides in one hand: the core's Lane, and a client that does whatever is asked."""
 
 import mmap
+import os
 import socket
 
 import numpy as np
@@ -26,11 +27,19 @@ def prompt_spec(slots: int = 2, request: int = 192, reply: int = 512) -> LaneSpe
 
 
 class HeapLane:
-    """`lane` is the server's side. With `doorbell` the two sides have a socket each; `client` is the client's."""
+    """`lane` is the server's side. With `doorbell` the two sides have a socket each; `client` is the client's.
 
-    def __init__(self, spec: LaneSpec | None = None, *, doorbell: bool = False) -> None:
+    With `fd`, a descriptor of shared memory, the lane is in a guarded mapping of it.
+    """
+
+    def __init__(self, spec: LaneSpec | None = None, *, doorbell: bool = False, fd: int = -1) -> None:
         self.spec = spec or image_spec()
         self.memory, table = memory_of(self.spec)
+        if fd >= 0:
+            size = len(self.memory)
+            os.ftruncate(fd, size)
+            self.memory = _core.Mapping(fd, size)
+            write_header(self.memory, table, size, epoch=1)
         self.at = table[0]
         self.client = self.server = None
         if doorbell:

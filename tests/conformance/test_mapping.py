@@ -1,0 +1,299 @@
+"""Memory that a peer takes away under the core, while it looks, writes, or sleeps: shm_server._core.Mapping.
+
+The peer is this process too, by its descriptor. tests/native runs this file under sanitizers, and guards.c with
+threads; tests/faults/test_truncated_segments.py has real clients.
+"""
+
+import contextlib
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heap_lane import HeapLane, image_spec, prompt_spec
+
+from shm_server import _core
+from shm_server.layout import Op
+from shm_server.segment import allot
+
+SIZE = 8 * mmap.PAGESIZE
+TRUNCATED = "the client truncated its segment, or took pages out of it"
+
+
+@pytest.fixture(params=[False, True], ids=["posix", "memfd"])
+def sealed(request) -> bool:
+    return request.param
+
+
+@pytest.fixture
+def fd():
+    """Shared memory of SIZE bytes that may shrink."""
+    fd = allot(SIZE, False)
+    yield fd
+    os.close(fd)
+
+
+def view(mapping: _core.Mapping) -> np.ndarray:
+    return np.frombuffer(mapping, np.uint8)
+
+
+def held(fd: int) -> int:
+    """Bytes of memory that the descriptor's file takes."""
+    return os.fstat(fd).st_blocks * 512
+
+
+# ---- a buffer
+
+
+def test_a_mapping_is_the_descriptors_memory(fd):
+    mapping = _core.Mapping(fd, SIZE)
+    view(mapping)[:] = 7
+    assert os.pread(fd, SIZE, 0) == bytes([7]) * SIZE
+    os.pwrite(fd, b"\x09", 5)
+    assert view(mapping)[5] == 9
+    assert not mapping.broken
+    mapping.close()
+
+
+def test_a_mapping_stays_while_a_buffer_of_it_is_held(fd):
+    mapping = _core.Mapping(fd, SIZE)
+    buffer = memoryview(mapping)
+    with pytest.raises(BufferError, match="1 buffers"):
+        mapping.close()
+    buffer[0] = 1
+    buffer.release()
+    mapping.close()
+    mapping.close()
+    for use in (memoryview, lambda m: m.collapse(), lambda m: m.broken):
+        with pytest.raises(ValueError, match="closed"):
+            use(mapping)
+
+
+def test_what_cannot_be_mapped_is_an_error_and_leaves_nothing(fd):
+    def maps() -> int:
+        return Path("/proc/self/maps").read_text().count("shm-server-")
+
+    before = maps()
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="a byte at least"):
+            _core.Mapping(fd, size)
+    for descriptor, size in ((-1, SIZE), (0, 1 << 60), (fd, 1 << 40), (fd, 2 * SIZE)):  # the last: beyond its end
+        with pytest.raises(OSError, match="Errno"):
+            _core.Mapping(descriptor, size)
+    with pytest.raises(TypeError):
+        _core.Mapping(fd)
+    mapping = _core.Mapping(fd, SIZE)
+    with pytest.raises(ValueError, match="once"):
+        mapping.__init__(fd, SIZE)
+    mapping.close()
+    assert maps() == before
+
+
+def test_others_go_on_while_a_large_mapping_is_made_and_given_back(fd):
+    """In what another thread counts: while this one keeps the GIL, it counts nothing."""
+    size, count, stop = 64 << 20, 0, threading.Event()
+
+    def work() -> None:
+        nonlocal count
+        while not stop.is_set():
+            count += 1
+            time.sleep(0)
+
+    os.posix_fallocate(fd, 0, size)
+    worker = threading.Thread(target=work)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # the GIL goes to the other thread when this one lets go of it, and only then
+    try:
+        worker.start()
+        steps = {"made", "given back"}
+        for _ in range(300):  # until it had a processor during each
+            before = count
+            mapping = _core.Mapping(fd, size)
+            if count > before:
+                steps.discard("made")
+            before = count
+            mapping.collapse()
+            if count > before:
+                steps.discard("given back")
+            mapping.close()
+            if not steps:
+                break
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        worker.join()
+    assert not steps
+
+
+# ---- pages that go
+
+
+@pytest.mark.parametrize("size", [0, 1, mmap.PAGESIZE, SIZE // 2, SIZE - mmap.PAGESIZE])
+def test_a_truncated_mapping_reads_as_zeros_and_takes_writes(fd, size):
+    other = allot(SIZE, False)
+    mapping, whole = _core.Mapping(fd, SIZE), _core.Mapping(other, SIZE)
+    view(mapping)[:] = view(whole)[:] = 7
+    os.ftruncate(fd, size)
+    assert not view(mapping)[-1]
+    assert mapping.broken
+    assert not view(mapping).any()
+    view(mapping)[:] = 8
+    assert (view(mapping) == 8).all()
+    assert (view(whole) == 7).all()
+    assert not whole.broken
+    mapping.close()
+    whole.close()
+    os.close(other)
+
+
+def test_pages_that_go_and_come_again_are_the_clients_loss(fd):
+    mapping = _core.Mapping(fd, SIZE)
+    view(mapping)[:] = 7
+    os.ftruncate(fd, 0)
+    os.ftruncate(fd, SIZE)
+    assert not view(mapping).any()
+    assert not mapping.broken
+    os.ftruncate(fd, 1 << 40)
+    view(mapping)[:] = 7
+    assert not mapping.broken
+    mapping.close()
+
+
+def test_a_mapping_is_guarded_where_little_memory_is_left_to_the_process():
+    """Under a limit (ulimit -d) that is reached already."""
+    script = """
+import os, resource
+from shm_server import _core
+from shm_server.segment import allot
+fd = allot(32768, False)
+mapping = _core.Mapping(fd, 32768)
+resource.setrlimit(resource.RLIMIT_DATA, (0, 0))
+os.ftruncate(fd, 0)
+memoryview(mapping)[5] = 1
+os._exit(0 if mapping.broken else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+# ---- a lane in it
+
+STEPS = {
+    "drain": lambda lane: lane.drain(8),
+    "echo": lambda lane: lane.complete_echo(),
+    "gather": lambda lane: lane.gather(np.empty((8, 3072), np.uint8), 0),
+    "scores": lambda lane: lane.complete_scores(np.ones((8, 2), np.float32), 0, False, 1),
+    "error": lambda lane: lane.complete_error(b"why"),
+    "draining": lambda lane: lane.announce_draining(),
+    "begin": lambda lane: lane.begin_prompts(),
+    "append": lambda lane: lane.append(0, b"text"),
+    "cancelled": lambda lane: lane.cancelled(0),
+    "finish": lambda lane: lane.finish_prompt(0, 0, 0, b"why"),
+}
+SEQUENCES = [
+    (image_spec, Op.ECHO, ("drain", "echo", "drain")),
+    (image_spec, Op.CLASSIFY, ("draining", "drain", "gather", "scores", "drain")),
+    (image_spec, Op.CLASSIFY, ("drain", "error")),
+    (prompt_spec, Op.ECHO, ("drain", "echo")),
+    (prompt_spec, Op.PROMPT, ("drain", "begin", "append", "cancelled", "append", "finish", "drain")),
+]
+
+
+@pytest.mark.parametrize(("spec", "op", "steps"), SEQUENCES)
+@pytest.mark.parametrize("lap", [0, 3])
+def test_a_lane_whose_segment_is_truncated_before_any_step_goes_on_and_says_so(fd, spec, op, steps, lap):
+    for cut in range(len(steps) + 1):
+        heap = HeapLane(spec(), fd=fd)
+        lane, poller = heap.lane, _core.Poller(0)
+        poller.add(lane)
+        for _ in range(lap * len(heap.submissions)):
+            heap.submit(0)
+            lane.drain(1)
+            lane.complete_echo()
+        heap.submit(0, op, flags=0, sampling_steps=8, length=192 if spec is prompt_spec else 3072)
+        for step in steps[:cut]:
+            STEPS[step](lane)
+        os.ftruncate(fd, 0)
+        for step in steps[cut:]:
+            with contextlib.suppress(ValueError):  # what was taken by then decides what there is to do
+                STEPS[step](lane)
+        if lane.count:  # taken, and nothing done with it yet
+            lane.complete_error(b"why")
+        assert poller.next(8) is lane
+        assert (lane.op, lane.count, lane.fault) == (0, 0, TRUNCATED)
+        assert poller.take(8) is None  # once
+        heap.close()
+
+
+@pytest.mark.parametrize("spin_ns", [0, -1])
+def test_a_truncated_lane_among_others_is_handed_out_and_the_others_are_served(fd, spin_ns):
+    """Also before the first submission, when its ring cannot be told from an empty one."""
+    heap, other = HeapLane(fd=fd), HeapLane(doorbell=True)
+    poller = _core.Poller(spin_ns)
+    poller.add(heap.lane)
+    poller.add(other.lane)
+    os.ftruncate(fd, 4096)  # the header is there still, the rings are not
+    assert poller.next(8) is heap.lane
+    assert heap.lane.fault == TRUNCATED
+    other.slots[1] = 5
+    other.submit(1)
+    assert poller.next(8) is other.lane
+    other.lane.complete_echo()
+    assert [done["checksum"] for done in other.taken()] == [_core.checksum(bytes([5]) * 3072)]
+    poller.remove(heap.lane)
+    poller.remove(other.lane)
+    heap.close()
+    other.close()
+
+
+# ---- every other SIGBUS
+
+FOREIGN = """
+import faulthandler, mmap, os, resource
+from shm_server import _core
+from shm_server.segment import allot
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+def guarded():
+    fd = allot(32768, False)
+    mapping = _core.Mapping(fd, 32768)
+    os.ftruncate(fd, 0)
+    assert bytes(mapping) == bytes(32768) and mapping.broken
+
+{before}
+guarded()
+{after}
+guarded()
+print("guarded", flush=True)
+foreign = os.memfd_create("foreign")
+os.ftruncate(foreign, 32768)
+theirs = mmap.mmap(foreign, 32768)
+os.ftruncate(foreign, 0)
+theirs[0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "tracebacks"),
+    [
+        ("", "", 0),
+        ("faulthandler.enable()", "", 1),
+        ("", "faulthandler.enable()", 1),
+        ("faulthandler.enable()", "faulthandler.disable()", 0),
+        ("", "for _ in range(20): faulthandler.enable(); guarded(); faulthandler.disable(); guarded()", 0),
+        ("", "for _ in range(20): faulthandler.disable(); guarded(); faulthandler.enable(); guarded()", 1),
+    ],
+)
+def test_another_sigbus_ends_the_process_as_before_with_faulthandlers_traceback_once(before, after, tracebacks):
+    script = FOREIGN.format(before=before, after=after)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "guarded\n", done.stderr
+    assert done.stderr.count("Fatal Python error: Bus error") == tracebacks
+    assert done.stderr.count("in <module>") == tracebacks
+    assert done.returncode == -signal.SIGBUS, done
