@@ -109,6 +109,9 @@ func classify(ctx context.Context, s *session.Session, slot uint32, opts []CallO
 			return Result{}, owned, fault.Violated("length", "%d bytes of scores for %d classes", done.Length, len(classes))
 		}
 		result.Scores = appendScores(option.scores, s.Reply(slot)[:done.Length])
+		if err := s.Intact(); err != nil {
+			return Result{}, owned, err
+		}
 	}
 	return result, owned, nil
 }
@@ -131,13 +134,20 @@ func unlessRun(err error, done layout.Completion) error {
 
 // statusError turns a completion's status, which the lane has checked, into an error.
 func statusError(done layout.Completion, s *session.Session, slot uint32) error {
+	var message string
+	if done.Status == layout.StatusModelError {
+		message = string(s.Reply(slot)[:done.Length])
+	}
+	if err := s.Intact(); err != nil {
+		return err
+	}
 	switch done.Status {
 	case layout.StatusDeadlineExceeded:
 		return unlessRun(ErrDeadlineExceeded, done)
 	case layout.StatusDraining:
 		return unlessRun(ErrDraining, done)
 	case layout.StatusModelError:
-		return &ModelError{Message: fault.Line(string(s.Reply(slot)[:done.Length]))}
+		return &ModelError{Message: fault.Line(message)}
 	}
 	return nil
 }

@@ -184,7 +184,11 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 				o.reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
 				o.reply.QueueTime, o.reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
 			}
-			return promptError(ctx, *final, stream.Message(final))
+			message := stream.Message(final)
+			if err := conn.Intact(); err != nil {
+				return err
+			}
+			return promptError(ctx, *final, message)
 		}
 	}
 }
@@ -230,6 +234,9 @@ func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
 		return "", err
 	}
 	echo := string(conn.Reply(slot)[:done.Length])
+	if err := conn.Intact(); err != nil {
+		return "", err
+	}
 	if Checksum([]byte(echo)) != done.Checksum {
 		return "", fmt.Errorf("%w: the echo differs from its checksum", ErrProtocol)
 	}

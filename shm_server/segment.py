@@ -128,7 +128,15 @@ class Segment:
             os.close(self.fd)
             self.fd = -1
 
-    def close(self) -> None:
-        """Unmap. BufferError when a view is still alive: it would dangle."""
+    def close(self, *, collapse: bool = True) -> None:
+        """Unmap. BufferError when a view is still alive: it would dangle.
+
+        With `collapse` the pages are given back first: a client that keeps the descriptor or the mapping keeps no
+        memory. What it writes there later is allotted anew and charged to itself, like any memory that it makes.
+        """
         self.close_fd()
-        self.memory.close()
+        try:
+            if collapse:
+                self.memory.collapse()
+        finally:
+            self.memory.close()

@@ -40,20 +40,26 @@ class Session:
         segment.close_fd()
 
     def close(self, reason: Reason | None = None, message: str = "") -> None:
-        """End the session; with a reason the client is told before the socket closes."""
+        """End the session; with a reason the client is told before the socket closes.
+
+        A client that hung up, or broke the protocol, reads zeros from now on. One that is told that the server stops
+        may still be reading what it was answered, and keeps it: the server ends, so nothing of that adds up.
+        """
         if reason is not None:
             doorbell.send_reason(self.socket, FrameKind.GOODBYE, reason, message)
         self.socket.close()
-        self.unmap()
+        self.unmap(collapse=reason != Reason.DRAINING)
 
-    def unmap(self) -> None:
-        """Give the memory back; the socket stays open."""
+    def unmap(self, *, collapse: bool = True) -> None:
+        """Give the memory back; the socket stays open. See `Segment.close`."""
         self.lane.close()
         self.images = None  # a view must not outlive the mapping
         try:
-            self.segment.close()
+            self.segment.close(collapse=collapse)
         except BufferError:
             log.error("%s: the model still holds a view of its slots; they stay mapped", self)
+        except OSError as error:
+            log.error("%s: its memory was not given back: %s", self, error)
 
     def __str__(self) -> str:
         return f"session {self.number} (pid {self.peer.pid}, uid {self.peer.uid})"

@@ -225,3 +225,36 @@ func TestAHundredClientsComeAndGoWithoutATrace(t *testing.T) {
 	// Close waits for what a goroutine does last. The scheduler counts it until it has returned as well.
 	eventually(t, "every goroutine has returned", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
+
+// A server takes the pages of a client that hangs up back: an answer that was not read by then must not read as zeros.
+func TestWhatAClosingClientIsAnsweredIsWhatTheServerSaid(t *testing.T) {
+	s := start(t, "", "brightness")
+	for range 40 {
+		client := dial(t, s, shm.WithSlots(8))
+		var all sync.WaitGroup
+		answered := make(chan struct{}, 8)
+		for range cap(answered) {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				for once := true; ; once = false {
+					result, err := client.Classify(soon(t), gray(204), shm.WithScores(nil))
+					if err != nil {
+						return
+					}
+					if result.Label != "bright" || len(result.Scores) != 2 || result.Scores[1] != result.Score {
+						t.Errorf("%+v", result)
+					}
+					if once {
+						answered <- struct{}{}
+					}
+				}
+			}()
+		}
+		for range cap(answered) {
+			<-answered
+		}
+		client.Close()
+		all.Wait()
+	}
+}

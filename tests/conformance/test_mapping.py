@@ -20,7 +20,7 @@ from heap_lane import HeapLane, image_spec, prompt_spec
 
 from shm_server import _core
 from shm_server.layout import Op
-from shm_server.segment import allot
+from shm_server.segment import LaneSpec, Segment, allot
 
 SIZE = 8 * mmap.PAGESIZE
 TRUNCATED = "the client truncated its segment, or took pages out of it"
@@ -249,6 +249,57 @@ def test_a_truncated_lane_among_others_is_handed_out_and_the_others_are_served(f
     poller.remove(other.lane)
     heap.close()
     other.close()
+
+
+# ---- giving memory back
+
+
+@pytest.mark.parametrize(
+    ("sealed", "size"), [(True, None), (False, None), (False, 0), (False, mmap.PAGESIZE), (False, 3 * mmap.PAGESIZE)]
+)
+def test_a_closed_segment_takes_no_memory_whoever_holds_it(sealed, size):
+    """Also one that was truncated to `size` before; one that is sealed cannot be."""
+    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    fd, theirs = os.dup(segment.fd), mmap.mmap(segment.fd, segment.size)
+    theirs[-1] = 7
+    assert held(fd) >= segment.size
+    if size is not None:
+        os.ftruncate(fd, size)
+        assert segment.images(0).sum() == 0  # touched: zeros lie over the server's own mapping
+    segment.close()
+    assert held(fd) == 0
+    if size is None:
+        assert theirs[:] == bytes(segment.size)
+    theirs.close()
+    os.close(fd)
+
+
+def test_a_segment_of_a_server_that_stops_is_left_to_its_client(sealed):
+    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    fd = os.dup(segment.fd)
+    segment.close(collapse=False)
+    assert held(fd) >= segment.size
+    os.close(fd)
+
+
+def test_a_view_that_a_model_keeps_does_not_keep_the_memory(sealed):
+    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    fd, kept = os.dup(segment.fd), segment.images(0)
+    with pytest.raises(BufferError):
+        segment.close()
+    assert held(fd) == 0
+    assert not kept.any()
+    os.close(fd)
+
+
+@pytest.mark.parametrize("seal", [0x8, 0x10, 0x1], ids=["write", "future write", "seal"])
+def test_no_peer_can_seal_a_segment_against_its_server(sealed, seal):
+    import fcntl
+
+    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seal)
+    segment.close()
 
 
 # ---- every other SIGBUS

@@ -244,3 +244,36 @@ def test_the_generators_process_goes_on_when_a_clients_text_is_truncated(start, 
         assert good.final() == "once more "
     assert children.read_text() == generator
     server.stop()
+
+
+# ---- what is given back
+
+
+@pytest.mark.parametrize("flags", [(), ("--allow-other-users",)], ids=["posix", "memfd"])
+def test_clients_that_hang_up_and_keep_their_memory_have_none(start, flags):
+    """Five times what the sessions may have that there are at a time."""
+    server = start("--engine", "none", "--max-sessions", "2", *flags)
+    kept = []
+    for _ in range(10):
+        client = Client(server.socket, slots=1000)
+        client.slots[:] = 7
+        client.submit(999)
+        assert client.wait()["status"] == Status.OK
+        client.sock.close()  # the descriptor and the mapping stay
+        until(lambda fd=client.fd: os.fstat(fd).st_blocks == 0)
+        kept.append(client)
+    for client in kept:
+        assert not client.slots.any()
+        client.close()
+    server.stop()
+
+
+def test_a_stopping_server_leaves_the_answers_to_their_readers(start):
+    server = start(stub="brightness")
+    with Client(server.socket) as client:
+        client.slots[4] = 255
+        client.submit(4, Op.CLASSIFY, flags=SubmissionFlag.WANT_SCORES)
+        until(lambda: client.completions[0]["turn"] == 1)
+        server.stop()
+        assert client.wait()["label"] == 1
+        np.testing.assert_allclose(client.replies[4][:8].view(np.float32), [0, 1])

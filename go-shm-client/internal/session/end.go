@@ -8,6 +8,17 @@ import (
 // beginEnd makes everybody leave the reaper role and nobody else take it. End must follow.
 func (l *Lane) beginEnd() { l.ending.Store(true) }
 
+// Intact is whether what was copied out of the memory until now is what the server wrote; otherwise it is why the lane ended.
+// A server takes the pages of a client that hangs up back, and they read as zeros from then on (layout.md, "The doorbell").
+// left is set before we do: who finds it unset has copied before.
+func (l *Lane) Intact() error {
+	if !l.left.Load() {
+		return nil
+	}
+	<-l.over // End follows
+	return l.failure
+}
+
 // End ends the lane: what the server has answered is delivered, every other call in flight fails with failure, and so
 // does everything that comes later. It is called once, by the goroutine of the background reader, when that has returned.
 //

@@ -61,6 +61,7 @@ type Lane struct {
 	_        apart
 	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
 	ended    atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
+	left     atomic.Bool   // we hung up, or are about to: see Intact
 	over     chan struct{} // closed with ended
 	failure  error         // why the lane ended
 	returned atomic.Int64  // slots taken for good after the end, see collect

@@ -87,6 +87,7 @@ func (s *Session) brokenBy(violation error) {
 func (s *Session) fail(cause error) {
 	s.cause.CompareAndSwap(nil, &cause)
 	s.beginEnd()
+	s.left.Store(true) // before the server can see it
 	s.bell.HangUp()
 	s.callReader()
 }

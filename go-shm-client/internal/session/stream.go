@@ -115,16 +115,20 @@ func (s *Stream) wait() wait {
 // ends the session.
 func (s *Stream) take(length uint32) (string, error) {
 	room := s.lane.geometry.ReplyBytes - layout.MessageBytes
-	var err error
-	if length < s.read || length > room {
+	fits, text := length >= s.read && length <= room, ""
+	if fits {
+		text = string(s.lane.Reply(s.slot)[s.read:length])
+	}
+	if err := s.lane.Intact(); err != nil {
+		return "", err
+	}
+	if fits && utf8.ValidString(text) {
+		s.read = length
+		return text, nil
+	}
+	err := fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
+	if !fits {
 		err = fault.Violated("length", "slot %d has %d bytes of text after %d; %d fit", s.slot, length, s.read, room)
-	} else {
-		text := string(s.lane.Reply(s.slot)[s.read:length])
-		if utf8.ValidString(text) {
-			s.read = length
-			return text, nil
-		}
-		err = fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
 	}
 	s.lane.hooks.Broken(err)
 	return "", fmt.Errorf("%w: %w", fault.ServerGone, err)

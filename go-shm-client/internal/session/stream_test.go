@@ -482,3 +482,23 @@ func (h *heapLane) converse(random *rand.Rand, read []atomic.Int64, stop <-chan 
 		}
 	}
 }
+
+func TestWhatIsCopiedAfterHangingUpIsNoAnswer(t *testing.T) {
+	h := newHeapPrompts(t, 1, 0)
+	ctx := background(t)
+	stream := h.prompt(ctx, t, "hello")
+	got := h.take(t)
+	h.server.Append(got, "one ")
+	if text, _, err := stream.Next(ctx); text != "one " || err != nil || h.Intact() != nil {
+		t.Fatalf("%q, %v, %v", text, err, h.Intact())
+	}
+	h.server.Append(got, "two")
+	h.server.Finish(got, layout.StatusOK, "")
+	h.left.Store(true)
+	clear(h.server.Reply(got.Slot)) // as the server's giving back does
+	h.fail(errEnded)
+	if text, final, err := stream.Next(ctx); text != "" || !errors.Is(err, errEnded) {
+		t.Errorf("%q, %+v, %v", text, final, err)
+	}
+	h.close(stream)
+}
