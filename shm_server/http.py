@@ -196,7 +196,7 @@ def lines(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def body_pixels() -> np.ndarray:
-    """The picture in the request's body, uint8 (1, 3, 32, 32)."""
+    """The picture in the request's body, read-only: uint8 (1, 3, 32, 32)."""
     declared = request.mimetype
     picture = declared in CONTENT_TYPES
     # No type at all, or what `curl --data-binary` says unless told otherwise, tells nothing: the bytes do.
@@ -205,11 +205,13 @@ def body_pixels() -> np.ndarray:
     data = body()
     raw = len(data) == IMAGE_BYTES and (declared == "application/octet-stream" or not looks_like_image(data))
     if raw and not picture:
-        return np.frombuffer(bytearray(data), np.uint8).reshape(1, *INPUT_SHAPE)
+        return np.frombuffer(data, np.uint8).reshape(1, *INPUT_SHAPE)
     if not picture and not looks_like_image(data):
         raise BadRequest(f"{len(data)} bytes that are none of {NAMES}; raw pixels must be {IMAGE_BYTES}")
     try:
-        return pixels_from_image(data)
+        pixels = pixels_from_image(data)
+        pixels.flags.writeable = False
+        return pixels
     except ImageTooLarge as error:
         raise RequestEntityTooLarge(str(error)) from error
     except ImageError as error:

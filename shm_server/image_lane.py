@@ -46,8 +46,9 @@ class ImageDispatcher(Dispatcher):
         self.batches = dict.fromkeys(buckets(max_batch), 0)  # how many batches ran in a bucket of that size
         self.views = self.gathers = 0
         # A mapping of its own: frameworks copy what does not begin on a cache line, a page does.
-        memory = mmap.mmap(-1, max_batch * layout.IMAGE_BYTES)
-        self._gathered = np.frombuffer(memory, np.uint8).reshape(max_batch, 3, 32, 32)
+        self._gathered = mmap.mmap(-1, max_batch * layout.IMAGE_BYTES)
+        read_only = memoryview(self._gathered).toreadonly()
+        self._pixels = np.frombuffer(read_only, np.uint8).reshape(max_batch, 3, 32, 32)
 
     def spec(self, request: LaneRequest) -> LaneSpec:
         lines = -(-max(4 * len(self.classes), LEAST_REPLY_BYTES) // layout.LINE_BYTES)
@@ -74,7 +75,7 @@ class ImageDispatcher(Dispatcher):
             pixels = images[lane.lowest : lane.lowest + bucket]
             self.views += 1
         else:
-            pixels, row = self._gathered[:bucket], 0
+            pixels, row = self._pixels[:bucket], 0
             for each in lanes:
                 each.gather(self._gathered, row)
                 row += each.count

@@ -116,10 +116,10 @@ class Segment:
         write_header(self.memory, self.table, self.size, self.epoch)
 
     def images(self, lane: int) -> np.ndarray:
-        """The slots of image lane `lane` in place: uint8 (slot_count, 3, 32, 32). Drop it before `close`."""
+        """The slots of image lane `lane` in place, read-only: uint8 (slot_count, 3, 32, 32). Drop it before `close`."""
         row = self.table[lane]
-        count = int(row["slot_count"])
-        flat = np.frombuffer(self.memory, np.uint8, count * layout.IMAGE_BYTES, int(row["slots_offset"]))
+        count, read_only = int(row["slot_count"]), memoryview(self.memory).toreadonly()
+        flat = np.frombuffer(read_only, np.uint8, count * layout.IMAGE_BYTES, int(row["slots_offset"]))
         return flat.reshape(count, 3, 32, 32)
 
     def close_fd(self) -> None:

@@ -187,12 +187,13 @@ def packet(kind: int, body: bytes) -> bytes:
 
 
 def _buffer() -> tuple[memoryview, np.ndarray]:
-    """Room for the largest packet, and the image in it: uint8 (1, 3, 32, 32) in place of a packet's body.
+    """Room for the largest packet, and the image in it, read-only: uint8 (1, 3, 32, 32) in place of a packet's body.
 
     The image begins on a cache line, since TensorFlow would copy it otherwise. What no packet is long enough to touch
     stays without a page of memory.
     """
     room = np.empty(64 + 4 + MAX_LENGTH, np.uint8)
     skip = -(room.ctypes.data + 5) % 64
-    packets = room[skip : skip + 4 + MAX_LENGTH]
-    return memoryview(packets), packets[5 : 5 + IMAGE_BYTES].reshape(1, 3, 32, 32)
+    packets = memoryview(room[skip : skip + 4 + MAX_LENGTH])
+    body = packets[5 : 5 + IMAGE_BYTES].toreadonly()
+    return packets, np.frombuffer(body, np.uint8).reshape(1, 3, 32, 32)

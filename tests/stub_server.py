@@ -2,6 +2,7 @@
 
 brightness  scores (dark, bright)     slow    the same, SECONDS later     raising   raises on a black picture
 wrong       scores of a wrong shape   greedy  keeps a view of the slots   gated     see Gated
+writing     writes to its pixels
 """
 
 import logging
@@ -60,6 +61,14 @@ class Wrong(Brightness):
         return np.zeros(3, np.float64)
 
 
+class Writing(Brightness):
+    """Clears the pixels that it is given, and says what NumPy says to that."""
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        pixels[:] = 0
+        return super().scores(pixels)
+
+
 class Greedy(Brightness):
     kept: tuple = ()
 
@@ -77,6 +86,7 @@ def main() -> None:
         "raising": Raising,
         "wrong": Wrong,
         "greedy": Greedy,
+        "writing": Writing,
     }
     server = Server(models[sys.argv[1]](), sys.argv[2])
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

@@ -22,7 +22,7 @@ from shm_server.serialized import Serialized
 
 
 class Guarded(stub_server.Brightness):
-    """Brightness that notices when two threads are in it, and pixels that it may not write or that lie apart."""
+    """Brightness that notices when two threads are in it, and pixels that it may write or that lie apart."""
 
     def __init__(self) -> None:
         self._inside = threading.Lock()
@@ -31,7 +31,7 @@ class Guarded(stub_server.Brightness):
         assert pixels.dtype == np.uint8
         assert pixels.shape[1:] == (3, 32, 32)
         assert pixels.flags.c_contiguous
-        assert pixels.flags.writeable
+        assert not pixels.flags.writeable
         assert self._inside.acquire(blocking=False), "two threads in the model"
         try:
             threading.Event().wait(0.0002)  # let others try to come in

@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import json
 import mmap
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shm_server import _core
 from shm_server.models import ENGINES, Classifier, ModelError, load_classifier, warm_up
 from shm_server.models.card import class_names
 from shm_server.models.pictures import CIFAR10, Pictures, split
@@ -113,6 +115,37 @@ def test_a_read_only_mapping_is_scored_and_closes(classifier, expected, offset):
     del view
     memory.close()
     np.testing.assert_allclose(scores, expected[:8], atol=TOLERANCE)
+
+
+def test_tensorflow_reads_read_only_pixels_in_place_and_anew_each_time(expected, monkeypatch):
+    from shm_server.models import tensorflow as engine
+
+    classifier = load_classifier("tensorflow")
+    monkeypatch.setattr(engine.tf, "constant", None)  # which would copy
+    for first in (0, 8):
+        memory = mmap.mmap(-1, 8 * 3072)  # the second is likely where the first was
+        view = np.frombuffer(memoryview(memory).toreadonly(), np.uint8).reshape(8, 3, 32, 32)
+        for order in (slice(None), slice(None, None, -1)):
+            memory[:] = pictures(64)[first : first + 8][order].tobytes()
+            np.testing.assert_allclose(classifier.scores(view), expected[first : first + 8][order], atol=TOLERANCE)
+            np.testing.assert_allclose(classifier.scores(view[2:4]), classifier.scores(view)[2:4], atol=TOLERANCE)
+        del view
+        memory.close()
+
+
+def test_pixels_that_a_client_takes_away_are_black(classifier):
+    """The SIGBUS is on whatever thread of the framework reads them: see native/guard.h."""
+    fd = os.memfd_create("segment")
+    os.ftruncate(fd, 64 * 3072)
+    mapping = _core.Mapping(fd, 64 * 3072)
+    view = np.frombuffer(memoryview(mapping).toreadonly(), np.uint8).reshape(64, 3, 32, 32)
+    os.ftruncate(fd, 4096)
+    black = classifier.scores(np.zeros((64, 3, 32, 32), np.uint8))
+    np.testing.assert_allclose(classifier.scores(view), black, atol=TOLERANCE)
+    assert mapping.broken
+    del view
+    mapping.close()
+    os.close(fd)
 
 
 def test_one_thread_computes(classifier):

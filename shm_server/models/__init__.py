@@ -48,7 +48,7 @@ class Classifier(Protocol):
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """How probable each class is for each picture.
 
-        `pixels` is uint8 (n, 3, 32, 32), planar RGB, C-contiguous and writable.  The result is float32
+        `pixels` is uint8 (n, 3, 32, 32), planar RGB, C-contiguous and read-only.  The result is float32
         (n, classes), its rows are non-negative and sum to 1.  Any n >= 1 is answered, but the first
         call with an n may compile for it: see `warm_up`.
 
@@ -56,7 +56,10 @@ class Classifier(Protocol):
 
         `pixels` is borrowed: it may be overwritten or unmapped as soon as this returns, so an engine
         has finished reading it and dropped every reference to it by then, and the result does not
-        alias it.
+        alias it.  They are the callers' own bytes, a call's that is still to come among them: NumPy
+        raises at a write, and a framework that aliases read-only memory without asking
+        (`torch.from_numpy` warns of it) must not write either.  What takes writable memory only, as
+        DLPack does, gets `pixels.copy()`, 0.3 us a picture.
         """
         ...
 
@@ -92,5 +95,6 @@ def warm_up(classifier: Classifier, batch_sizes: Iterable[int]) -> None:
     """
     for size in batch_sizes:
         blank = np.zeros((size, *INPUT_SHAPE), np.uint8)
+        blank.flags.writeable = False  # as all that is to come
         for _ in range(3):
             classifier.scores(blank)

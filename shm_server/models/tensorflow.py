@@ -23,6 +23,7 @@ and would make the first request of an unforeseen size wait for it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ with quiet_imports():
 # Bytes.  TensorFlow aborts the process when a kernel meets a tensor that is not aligned for AVX-512.
 # Slots always are: page-aligned, 3072 = 48 x 64 bytes each.
 ALIGNMENT = 64
+# Slots that a batch begins at, times its sizes, of the sessions there are at a time.
+MAX_ALIASES = 4096
 
 
 def load(path: Path, *, threads: int) -> TensorFlowClassifier:
@@ -65,21 +68,45 @@ def scoring_graph(opened: OpenedModel) -> tf.types.experimental.ConcreteFunction
 
 
 class TensorFlowClassifier:
-    """A Classifier.  It reads pixels where they are if they are writable, which DLPack asks for, and
-    ALIGNMENT fits; others it copies."""
+    """A Classifier.  It reads pixels where they are if ALIGNMENT fits; others it copies."""
 
     def __init__(self, path: Path):
         opened = open_model(path, "tensorflow")
         self._graph = scoring_graph(opened)
         self.class_names = opened.class_names
         self.name = f"{path.stem} on TensorFlow"
+        self._aliases: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+        # TensorFlow's modules look names up in Python.
+        self._from_dlpack, self._call = tf.experimental.dlpack.from_dlpack, tf.raw_ops.PartitionedCall
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """See `Classifier.scores`."""
-        address, read_only = pixels.__array_interface__["data"]
-        if read_only or address % ALIGNMENT:
+        interface = pixels.__array_interface__
+        address, read_only = interface["data"]
+        if address % ALIGNMENT or interface["strides"] is not None:
             tensor = tf.constant(pixels)  # copies
         else:
+            if read_only:
+                pixels = self._alias(address, interface)
             # It aliases the pixels and dies with this call, which waits for the result.
-            tensor = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
-        return tf.raw_ops.PartitionedCall(args=[tensor], Tout=[tf.float32], f=self._graph)[0].numpy()
+            tensor = self._from_dlpack(pixels.__dlpack__())
+        return self._call(args=[tensor], Tout=[tf.float32], f=self._graph)[0].numpy()
+
+    def _alias(self, address: int, interface: dict[str, Any]) -> np.ndarray:
+        """The same pixels, writable: DLPack hands out nothing else.  TensorFlow never writes to what it is given.
+
+        An alias is an address and keeps no memory alive, so it serves whatever pixels are at that address later.
+        """
+        key = address, interface["shape"]
+        if key not in self._aliases:
+            if len(self._aliases) == MAX_ALIASES:
+                self._aliases.clear()
+            self._aliases[key] = np.asarray(_At(interface | {"data": (address, False)}))
+        return self._aliases[key]
+
+
+class _At:
+    """What NumPy makes an array of that does not own its memory."""
+
+    def __init__(self, interface: dict[str, Any]):
+        self.__array_interface__ = interface

@@ -302,6 +302,17 @@ def test_no_peer_can_seal_a_segment_against_its_server(sealed, seal):
     segment.close()
 
 
+def test_slots_are_read_only_for_whoever_gets_them_as_an_array():
+    segment = Segment([LaneSpec(1, 64, 3072, 256)])
+    pixels = segment.images(0)[3:5]
+    with pytest.raises(ValueError, match="read-only"):
+        pixels[:] = 0
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        pixels.flags.writeable = True
+    del pixels
+    segment.close()
+
+
 # ---- every other SIGBUS
 
 FOREIGN = """

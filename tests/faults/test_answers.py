@@ -145,6 +145,21 @@ def test_a_model_that_raises_fails_its_batch_with_its_message_and_nothing_else(s
     assert server.stop()["model_errors"] == 1
 
 
+def test_a_model_that_writes_to_its_pixels_is_told_so_and_no_slot_is_changed(start):
+    """Not its own, in place (three images run in a bucket of four) or gathered, and not the neighbour's."""
+    server = start(stub="writing")
+    with Client(server.socket) as client:
+        client.slots[:] = 7
+        for slots in ((0, 1, 2), (9, 20)):
+            for slot in slots:
+                client.submit(slot, Op.CLASSIFY)
+            for _ in slots:
+                done = client.wait()
+                assert done["status"] == Status.MODEL_ERROR
+                assert message(client, done) == "ValueError: assignment destination is read-only"
+        assert (client.slots == 7).all()
+
+
 def test_scores_of_a_wrong_shape_are_a_model_error(start):
     server = start(stub="wrong")
     with Client(server.socket) as client:
