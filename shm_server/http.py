@@ -11,7 +11,8 @@ line of JSON for each piece of text as it is generated, {"response": PIECE}, and
 
 Pixels are 1024 bytes red, 1024 green, 1024 blue, each row by row from the top. Every error is {"error": TEXT} with its
 status: 400 malformed, 413 too large, 415 another content type, 500 the model raised, 503 no model. The endpoint behind
-a generator: 429 asks for patience, 502 refuses the server's key or breaks off, 503 does not answer, 504 is too slow.
+a generator: 429 asks for patience, 502 refuses the server's key or breaks off, 503 does not answer or has no such path
+or model, 504 is too slow.
 
 gunicorn's threaded worker runs in a thread of this process. Its master process only forks workers and replaces those
 that die; it has no part in answering a request. Without it the model that is loaded once serves every transport, one
