@@ -10,14 +10,35 @@ class Brightness:                       # any object with these three is a class
         bright = pixels.mean(axis=(1, 2, 3), dtype="float32") / 255
         return numpy.stack([1 - bright, bright], axis=1)
 
-Server(Brightness()).run()              # until Server.stop()
+Server(Brightness()).run()              # until a signal, or Server.stop()
 """
 
-from importlib.metadata import version
+import importlib
+from typing import TYPE_CHECKING
 
-from .listener import SocketInUse, default_socket
-from .models import Classifier, load_classifier
-from .server import Server
+if TYPE_CHECKING:
+    from .listener import SocketInUse, default_socket
+    from .models import Classifier, load_classifier
+    from .server import Server
 
-__version__ = version("shm-server")
+    __version__: str
+
+# Imported when they are used: the command takes signals before NumPy is there.
+_MODULES = {
+    "Classifier": "models",
+    "Server": "server",
+    "SocketInUse": "listener",
+    "default_socket": "listener",
+    "load_classifier": "models",
+}
 __all__ = ["Classifier", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("shm-server")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

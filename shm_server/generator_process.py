@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,8 +19,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from . import handoff, logs, remote
+from . import forked, handoff, logs, process, remote
 from .control import Control
+from .counters import GAUGES
 from .doorbell import Refused
 from .generators import Generator, ModelError, Sampling, load_generator
 from .layout import Reason
@@ -30,8 +32,8 @@ log = logging.getLogger(__name__)
 
 READY = b"ready"
 COUNTERS = "counters"
-# The control thread answers at once, but it may wait for a core.
-COUNTERS_SECONDS = 2.0
+# The control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
+COUNTERS_SECONDS = 0.5
 # Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
 STOP_SECONDS = 15.0
 
@@ -49,12 +51,17 @@ class GeneratorProcess:
     def __init__(
         self, options: dict[str, object], *, spin_us: float, max_sessions: int, allow_other_users: bool = False
     ) -> None:
+        process.open_standard_descriptors()
         self._pipe, theirs = handoff.pair()
+        forked.close_in_child(self._pipe.close)
+        self._known: dict[str, int] = {}  # its counters, when it last said them
+        self._asked: socket.socket | None = None
+        self._asking = threading.Lock()
         settings = {"spin_us": spin_us, "max_sessions": max_sessions, "allow_other_users": allow_other_users}
         command = [sys.executable, *self.program, str(theirs.fileno())]
         command += map(json.dumps, (logs.settings(), settings))
         self._ready = self._stopping = False
-        with theirs:
+        with theirs, _signals_blocked():
             # Not on the command line, which everybody may read: an endpoint's URL may have a password in it.
             self._pipe.send(json.dumps(options).encode())
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
@@ -80,17 +87,39 @@ class GeneratorProcess:
         """The reply to `prompt` in pieces, from any thread; see `remote.ask`."""
         return remote.ask(lambda sock, message: handoff.send(self._pipe, sock, message), prompt, sampling)
 
+    @property
+    def alive(self) -> bool:
+        """Does it still serve? From any thread."""
+        return self._process.returncode is None  # which the watching thread notes
+
     def counters(self) -> dict[str, int]:
-        """Its counters by name, from any thread; {} when it is gone."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
+        """Its counters by name, from any thread. When it is slow, or gone, what it said last: counters do not fall."""
+        if not self.alive:
+            return {name: value for name, value in self._known.items() if name not in GAUGES}
+        if self._asking.acquire(blocking=False):
             try:
+                self._ask()
+            finally:
+                self._asking.release()
+        return self._known
+
+    def _ask(self) -> None:
+        if self._asked:
+            self._answer(0)  # of the last time, late
+        if not self._asked:
+            self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs, contextlib.suppress(OSError):  # it is gone, or so far behind that the pipe is full
                 handoff.send(self._pipe, theirs, json.dumps(COUNTERS).encode())
-                theirs.close()
-                ours.settimeout(COUNTERS_SECONDS)
-                return json.loads(ours.recv(1 << 16) or "{}")
-            except OSError:
-                return {}
+        self._answer(COUNTERS_SECONDS)
+
+    def _answer(self, seconds: float) -> None:
+        self._asked.settimeout(seconds)
+        with contextlib.suppress(BlockingIOError, TimeoutError):
+            said = self._asked.recv(1 << 16)
+            self._asked.close()
+            self._asked = None
+            if said:  # else it could not be asked
+                self._known = json.loads(said)
 
     def stop(self) -> None:
         """Have it finish the prompts in flight and end; kill it when it does not, or is still loading."""
@@ -120,14 +149,17 @@ def give_way() -> None:
     thread that is about to classify still waited for the end of our time slice, up to 8 ms. Where nobody leaves a core
     idle, next to nothing is generated: clients and servers that spin for ever want a core each beside ours.
     """
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+    seen: set[str] = set()
+    while more := set(os.listdir("/proc/self/task")) - seen:  # a new thread inherits it from a seen one
+        for thread in more:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+        seen |= more
 
 
 def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
     """Say that the generator is ready, and serve until the server's process closes its end."""
     log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
-    give_way()  # after loading, for which the server waits; threads to come inherit it
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(1e-4)
@@ -144,8 +176,28 @@ def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
 
     control = Control(dispatcher, handoff.Inbox(pipe, answer, _orphaned), **settings)
     pipe.send(READY)
+    give_way()  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
     control.run()
     log.info("prompts: %s", ", ".join(f"{name} {value}" for name, value in control.counters().items() if value))
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process started meanwhile has them blocked until it says what they are to do; ours get theirs afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, process.STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
+    """The thread that sees the server die while the generator loads; later the control thread does."""
+    gone = select.poll()
+    gone.register(pipe, 0)  # hanging up is always reported
+    gone.poll()
+    if not loaded.is_set():
+        _orphaned()
 
 
 def _orphaned() -> None:
@@ -156,6 +208,9 @@ def _orphaned() -> None:
 
 
 def main() -> int:
+    for number in process.STOPPING:  # meant for the whole group: we stop when the server tells us
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOPPING)
     parser = argparse.ArgumentParser(description="Started by `shm-server serve`, not by hand.")
     parser.add_argument("fd", type=int)
     for name in ("log", "settings"):
@@ -164,10 +219,10 @@ def main() -> int:
     logs.configure(**args.log)
     for name in ("absl", "jax"):  # which accelerators there are not
         logging.getLogger(name).setLevel(logging.ERROR)
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the whole group: we stop when the server tells us
-        signal.signal(number, signal.SIG_IGN)
     pipe = socket.socket(fileno=args.fd)
     options = json.loads(pipe.recv(handoff.MAX_MESSAGE))
+    loaded = threading.Event()
+    threading.Thread(target=_watch_server, args=(pipe, loaded), name="server-watch", daemon=True).start()
     try:
         log.info("loading the generator: %s", options["engine"])
         with quiet_imports():
@@ -175,6 +230,7 @@ def main() -> int:
     except (ModelError, ValueError, OSError) as error:
         pipe.send(str(error).encode()[: 1 << 16])
         return 1
+    loaded.set()
     try:
         serve(generator, pipe, args.settings)
     except BaseException:

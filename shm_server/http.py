@@ -4,6 +4,8 @@
     POST /classify  a picture, or 3072 bytes of pixels       -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
     POST /prompt    {"prompt": TEXT, "sampling_steps": 128}  -> {"response": TEXT}
     GET  /healthz                                            -> {"status": "ok", "model": NAME, "classes": [NAME, ...]}
+                                                                and "parts", each "up" or "down"; with a part down
+                                                                "degraded", and status 503
 
 A prompt may also have "temperature", "top_k" and "seed" (see generators.Sampling). With "stream": true the answer is a
 line of JSON for each piece of text as it is generated, {"response": PIECE}, and a last one, {"done": true} or
@@ -19,7 +21,6 @@ that die; it has no part in answering a request. Without it the model that is lo
 process id stands for the server, and one signal handler stops it.
 """
 
-import errno
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from . import forked, tcp
 from .generator_process import GeneratorProcess
 from .generators import (
     Broken,
@@ -56,12 +58,10 @@ from .generators import (
     Unavailable,
 )
 from .images import CONTENT_TYPES, NAMES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
-from .listener import SocketInUse
 from .models import INPUT_SHAPE, Classifier
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT = 20200
 IMAGE_BYTES = 3 * 32 * 32
 # A picture of a camera has a few megabytes.
 MAX_BODY_BYTES = 16 << 20
@@ -90,9 +90,14 @@ def application(classifier: Classifier | None, generator: GeneratorProcess | Non
     app.json.sort_keys = False  # classes stay in the model's order
 
     @app.get("/healthz")
-    def healthz() -> dict[str, Any]:
+    def healthz() -> tuple[dict[str, Any], int]:
         name, classes = (classifier.name, classifier.class_names) if classifier else ("none", ())
-        return {"status": "ok", "model": name, "classes": list(classes)}
+        parts = {"classifier": "up"} if classifier else {}
+        if generator:
+            parts["generator"] = "up" if generator.alive else "down"
+        down = "down" in parts.values()
+        status = "degraded" if down else "ok"
+        return {"status": status, "model": name, "classes": list(classes), "parts": parts}, 503 if down else 200
 
     @app.post("/echo")
     def echo() -> dict[str, Any]:
@@ -222,30 +227,8 @@ def body_pixels() -> np.ndarray:
 # -- who answers
 
 
-def bind(port: int = DEFAULT_PORT, host: str = "127.0.0.1") -> socket.socket:
-    """A socket for a Server; 0 is any free port. Nobody can connect before the server starts.
-
-    Raises SocketInUse, or another OSError.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # gunicorn writes head and body one by one
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise _explained(error, host, port) from error
-    return sock
-
-
-def _explained(error: OSError, host: str, port: int) -> Exception:
-    if error.errno == errno.EADDRINUSE:
-        return SocketInUse(f"{host}:{port} is in use by another server")
-    return OSError(error.errno, f"{host}:{port}: {os.strerror(error.errno)}")
-
-
 class Server:
-    """Serves `classifier` (None: echo only) over HTTP on `sock`, which `bind` made.
+    """Serves `classifier` (None: echo only) over HTTP on `sock`, which `tcp.bind` made.
 
     `classifier.scores` is called from several threads: see `Serialized`. `on_failure` is called, in a thread of the
     server's, should it end by itself; `stop` then raises why.
@@ -264,14 +247,13 @@ class Server:
         hosted = _Hosted(application(classifier, generator))
         self._worker = _Worker(0, os.getpid(), [sock], hosted, 0, hosted.cfg, _Log(hosted.cfg))
         self._failure: BaseException | None = None
+        self._address = sock.getsockname()
+        forked.close_in_child(self._abandon)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
         """Let clients in. Raises SocketInUse or OSError."""
-        try:
-            self._socket.listen(self._worker.cfg.backlog)
-        except OSError as error:  # somebody else bound the same port and listened first
-            raise _explained(error, *self._socket.getsockname()) from error
+        tcp.listen(self._socket, self._worker.cfg.backlog)
         self._thread.start()
         log.info("listening on %s", self.url)
 
@@ -281,6 +263,9 @@ class Server:
         self._thread.join()
         if self._failure:
             raise self._failure
+
+    def _abandon(self) -> None:
+        tcp.abandon(self._address)
 
     def _run(self) -> None:
         try:

@@ -1,13 +1,26 @@
-"""The Unix socket that clients connect to: one live server a path, a dead server's file replaced."""
+"""The Unix socket that clients connect to: one live server a path, a dead server's file replaced.
 
+with Listener("/run/user/1000/shm-server.sock") as listener:      # the path is ours, nobody can connect
+    ...                                                           # load a model
+    listener.listen()                                             # the file appears, and somebody listens
+"""
+
+import contextlib
 import errno
 import fcntl
 import logging
 import os
+import pwd
 import socket
-from pathlib import Path
+import stat
+from collections.abc import Iterator
+
+from . import forked
 
 log = logging.getLogger(__name__)
+
+# Bytes of a path (unix(7): sun_path has 108, with a zero byte at its end).
+MAX_PATH = 107
 
 
 def default_socket() -> str:
@@ -22,55 +35,44 @@ class SocketInUse(Exception):
 
 
 class Listener:
-    """Holds `path`, bound, from construction to `close`; clients can connect once `listen` was called.
+    """Holds `path` from construction to `close`. From `listen` on there is a socket there, and clients can connect.
 
     A lock on `path`.lock, held meanwhile, tells a stale socket file from a live server's also while that server is
-    still loading its model. Raises SocketInUse, FileExistsError for a file that is no socket, or another OSError.
+    still loading its model. Raises SocketInUse, ValueError for what is no path of a socket, FileExistsError for a path
+    where something else is, or another OSError; each names the path.
     """
 
     def __init__(self, path: str | os.PathLike, *, other_users: bool = False) -> None:
-        self.path = Path(path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.path = os.fsdecode(path)
+        self._at = _checked(self.path)
+        self._mode = 0o666 if other_users else 0o600
+        self._bound: tuple[int, int] | None = None  # device and inode of our socket file
+        with _named(self.path):
+            self._lock = _lock(f"{self._at}.lock", self.path)
+            self.socket = None
             try:
-                self._bind(other_users)
+                self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                _remove_stale(self._at, self.path)
             except BaseException:
-                os.close(self._lock)
+                self.close()
                 raise
-        except BaseException:
-            self.socket.close()
-            raise
-
-    def _bind(self, other_users: bool) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SocketInUse(f"{self.path} is in use by a live server") from None
-        if self.path.is_socket():
-            self._unlink_stale()
-        elif self.path.exists():
-            raise FileExistsError(errno.EEXIST, "is there already and is no socket", str(self.path))
-        before = os.umask(0o111 if other_users else 0o177)
-        try:
-            self.socket.bind(str(self.path))
-        finally:
-            os.umask(before)
-        self.socket.setblocking(False)
-
-    def _unlink_stale(self) -> None:
-        """Other programs' sockets have no lock: ask whether somebody answers."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(self.path))
-            except ConnectionRefusedError:
-                self.path.unlink()
-            else:
-                raise SocketInUse(f"{self.path} is in use by a live server")
+        forked.close_in_child(self._abandon)
 
     def listen(self) -> None:
-        """Let clients in; until now they were refused."""
-        self.socket.listen(128)
+        """Let clients in; until now there was nothing at the path."""
+        with _named(self.path):
+            before = _vacant_beside(self._at)
+            self.socket.bind(before)
+            try:
+                os.chmod(before, self._mode)
+                found = os.lstat(before)
+                self.socket.listen(128)
+                self.socket.setblocking(False)
+                os.rename(before, self._at)  # who finds it can connect
+            except BaseException:
+                os.unlink(before)
+                raise
+        self._bound = found.st_dev, found.st_ino
         log.info("listening on %s", self.path)
 
     def accept(self) -> tuple[socket.socket, bytes]:
@@ -78,15 +80,148 @@ class Listener:
         return self.socket.accept()[0], b""
 
     def close(self) -> None:
-        """Stop listening and remove the socket file: ours, the lock says so. Closing twice does nothing."""
-        if self.socket.fileno() < 0:
+        """Stop listening and remove our files. Closing twice does nothing.
+
+        Only what is ours: somebody may have cleaned the folder and another server may be live there by now. Our inodes
+        cannot be another file's while the descriptors are open.
+        """
+        if self._lock < 0:
             return
-        self.socket.close()
-        self.path.unlink(missing_ok=True)
-        os.close(self._lock)
+        with contextlib.suppress(OSError):  # the folder is gone, or is not ours to change any more
+            if self._bound and _identity(os.lstat(self._at)) == self._bound:
+                os.unlink(self._at)
+        with contextlib.suppress(OSError):
+            if _identity(os.lstat(f"{self._at}.lock")) == _identity(os.fstat(self._lock)):
+                os.unlink(f"{self._at}.lock")
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Close the descriptors and leave the files: they are the parent's."""
+        lock, self._lock = self._lock, -1
+        if self.socket:
+            self.socket.close()
+        if lock >= 0:
+            os.close(lock)
 
     def __enter__(self) -> "Listener":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checked(path: str) -> str:
+    """The absolute path where it fits, so that a model may change the working directory. ValueError for a bad one."""
+    if not path:
+        raise ValueError("the path of a socket is empty")
+    if path.startswith("@"):
+        raise ValueError(f"{path}: a socket needs a path, abstract names are not supported; a file is ./{path}")
+    if "\0" in path:
+        raise ValueError(f"{path!r}: a path with a zero byte")
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise ValueError(f"{path}: {size} bytes, the path of a socket has at most {MAX_PATH}")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder for a socket", folder)
+    if path.endswith("/") or os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "is a folder: name a socket in it", path)
+    absolute = os.path.join(os.getcwd(), path)
+    return absolute if len(os.fsencode(absolute)) <= MAX_PATH else path
+
+
+def _lock(name: str, path: str) -> int:
+    """A descriptor that holds the lock file `name`. SocketInUse when somebody else does."""
+    while True:
+        # First without O_CREAT: with it the kernel refuses even root another user's file in /tmp (protected_regular).
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            try:
+                fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+        except PermissionError as error:
+            raise PermissionError(error.errno, f"is the lock of {_owner(name)}: use another path", name) from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FileExistsError(errno.EEXIST, "is there already and is no lock file", name)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _identity(os.lstat(name)) == _identity(os.fstat(fd)):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise SocketInUse(f"{path} is in use by a live server") from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # a server that stopped has removed it meanwhile
+
+
+def _remove_stale(at: str, path: str) -> None:
+    """Remove a socket that nobody answers on. SocketInUse when somebody does; FileExistsError for anything else.
+
+    Other programs' sockets have no lock.
+    """
+    try:
+        found = os.lstat(at)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        what = "a symbolic link: name what it points to" if stat.S_ISLNK(found.st_mode) else "no socket"
+        raise FileExistsError(errno.EEXIST, f"is there already and is {what}", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one that accepts nobody is live too
+        try:
+            probe.connect(at)
+        except ConnectionRefusedError:
+            os.unlink(at)
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            raise PermissionError(error.errno, f"is a socket of {_owner(at)}: use another path", path) from None
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):  # its queue is full; of another type
+                raise
+            raise SocketInUse(f"{path} is in use by a live server") from None
+        else:
+            raise SocketInUse(f"{path} is in use by a live server")
+
+
+def _vacant_beside(at: str) -> str:
+    """A name in the same folder to bind to before anybody may see the socket. The lock covers the first."""
+    first = f"{at}.new"
+    if len(os.fsencode(first)) <= MAX_PATH:
+        _remove_stale(first, first)  # of a server that was killed within a few microseconds
+        return first
+    for last in "~-+=_,%^":
+        if not os.path.lexists(at[:-1] + last):
+            return at[:-1] + last
+    raise FileExistsError(errno.EEXIST, "has no free name beside it for a socket that does not listen yet", at)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Have an OSError name the path, whatever call it is of."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _owner(name: str) -> str:
+    try:
+        uid = os.lstat(name).st_uid
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+    except OSError:
+        return "another user"

@@ -1,44 +1,22 @@
 """The server's counters as Prometheus metrics, for `shm-server serve --metrics PORT` (extra: metrics)."""
 
+import socket
+import socketserver
+import threading
 from collections.abc import Iterator
+from wsgiref import simple_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .server import Server
-
-HELP = {
-    "echoes": "Echo requests answered",
-    "classifications": "Images classified",
-    "prompts": "Prompts answered",
-    "batches": "Batches taken from the rings",
-    "expired": "Requests whose deadline had passed before they were taken",
-    "refused": "Requests refused because the server was stopping",
-    "model_errors": "Requests whose model raised",
-    "bells_sent": "Bells written to sleeping clients",
-    "bells_suppressed": "Completions that needed no bell, the client was awake",
-    "bells_pending": "Bells dropped because the socket was full of them",
-    "queue_ns": "Nanoseconds between submission and the server's taking it, summed over requests that say when",
-    "model_ns": "Nanoseconds from taking a batch to its scores, summed over batches",
-    "spin_hits": "Spins that found work",
-    "spin_misses": "Spins that ended without work",
-    "parks": "Sleeps on the doorbells",
-    "wakes": "Sleeps that the control thread ended",
-    "views": "Model batches read in place",
-    "gathers": "Model batches copied together first",
-    "protocol_faults": "Sessions closed because the client broke the protocol",
-}
-GAUGES = {
-    "sessions": "Clients connected",
-    "prompts_in_flight": "Prompts that text is generated for",
-    "prompts_waiting": "Prompts in line for their turn",
-}
+from . import forked, server, tcp
+from .counters import GAUGES, HELP
 
 
 class Collector:
     """Reads the counters when it is scraped; nothing is added to any request's way."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: server.Server) -> None:
         self._server = server
 
     def collect(self) -> Iterator[Metric]:
@@ -46,15 +24,50 @@ class Collector:
         for name, text in GAUGES.items():
             yield GaugeMetricFamily(f"shm_{name}", text, counters.pop(name, 0))
         for name, value in counters.items():
-            yield CounterMetricFamily(f"shm_{name}", HELP[name], value)
+            yield CounterMetricFamily(f"shm_{name}", HELP.get(name, name), value)
         sizes = CounterMetricFamily("shm_model_batches", "Model batches by the size they ran in", labels=["images"])
         for bucket, count in self._server.dispatcher.batches.items():
             sizes.add_metric([str(bucket)], count)
         yield sizes
+        parts = GaugeMetricFamily("shm_part_up", "Is a part there that the server was asked for", labels=["part"])
+        for part, up in self._server.parts().items():
+            parts.add_metric([part], up)
+        yield parts
 
 
-def export(server: Server, port: int) -> None:
-    """Answer scrapes on 127.0.0.1:`port` in a thread of their own."""
-    registry = CollectorRegistry()
-    registry.register(Collector(server))
-    start_http_server(port, "127.0.0.1", registry)
+class Server:
+    """Answers scrapes of `serving` on `sock`, which `tcp.bind` made, in threads of its own."""
+
+    def __init__(self, serving: server.Server, sock: socket.socket) -> None:
+        registry = CollectorRegistry()
+        registry.register(Collector(serving))
+        self._address = sock.getsockname()
+        self._http = _Http(self._address, _Quiet, bind_and_activate=False)
+        self._http.socket.close()
+        self._http.socket = sock  # bound before the model was loaded
+        self._http.server_name, self._http.server_port = self._address
+        self._http.setup_environ()
+        self._http.set_app(make_wsgi_app(registry))
+        self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
+        forked.close_in_child(self._abandon)
+
+    def start(self) -> None:
+        """Let clients in. Raises SocketInUse or OSError."""
+        tcp.listen(self._http.socket, self._http.request_queue_size)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _abandon(self) -> None:
+        tcp.abandon(self._address)
+
+
+class _Http(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(simple_server.WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """A line a scrape is no news."""

@@ -4,11 +4,12 @@ import collections
 import logging
 import os
 
+from . import logs, process
 from .control import Control
 from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, ImageDispatcher
 from .layout import LaneKind
-from .listener import Listener, default_socket
+from .listener import Listener, SocketInUse, default_socket
 from .models import Classifier
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,7 @@ class Server(Control):
     """Serves `classifier` to every client of the Unix socket at `path`, through shared memory.
 
     classifier    a `shm_server.models.Classifier`; None serves echo only
-    path          of the Unix socket, or a Listener; a stale file is replaced, a live server's is not (SocketInUse).
-                  Without it `default_socket()`
+    path          of the Unix socket, or a Listener; without it `default_socket()`
     spin_us       microseconds to look for work before sleeping; 0 never spins, inf keeps a core for it
     max_batch     images run at once at most, a power of two
     slots         of a session whose client asks for no number
@@ -33,7 +33,10 @@ class Server(Control):
     cpu           pin the data thread to this core
     generator     a GeneratorProcess that is ready; None offers no prompt lane. The caller stops it
 
-    `run` serves in the calling thread until `stop` is called from a signal handler or another thread.
+    `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
+    program, like the command: SIGTERM, SIGINT and SIGHUP stop it unless the program has handlers of its own, and a path
+    that cannot be had is SystemExit with one line. In other threads it is what Listener raises: SocketInUse, ValueError
+    or OSError. Lines are logged to stderr unless the program has configured logging.
     """
 
     def __init__(
@@ -49,12 +52,12 @@ class Server(Control):
         cpu: int | None = None,
         generator: GeneratorProcess | None = None,
     ) -> None:
+        process.open_standard_descriptors()
         images = ImageDispatcher(classifier, spin_us=spin_us, max_batch=max_batch, slots=slots)
-        if not isinstance(path, Listener):
-            path = Listener(default_socket() if path is None else path, other_users=allow_other_users)
+        self._path = default_socket() if path is None else path
         super().__init__(
             images,
-            path,
+            path if isinstance(path, Listener) else None,
             max_sessions=max_sessions,
             allow_other_users=allow_other_users,
             cpu=cpu,
@@ -62,8 +65,27 @@ class Server(Control):
         )
         self._generator = generator
 
+    def run(self) -> None:
+        """Serve until `stop`; then drain, say goodbye to every client and remove the socket file."""
+        if not logs.configured():
+            logs.configure()
+        with process.stopped_by_signals(self.stop):
+            try:
+                with self._source or Listener(self._path, other_users=self.allow_other_users) as self._source:
+                    super().run()
+            except (SocketInUse, ValueError, OSError) as error:
+                if self._failure or isinstance(self._path, Listener) or not process.is_main_thread():
+                    raise
+                raise SystemExit(f"shm-server: {process.words(error)}") from None
+            log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in self.counters().items() if value))
+
+    def parts(self) -> dict[str, bool]:
+        """What this server was asked to serve with, and whether it is there. Any thread."""
+        parts = {"classifier": True} if self.dispatcher.classifier else {}
+        return parts | ({"generator": self._generator.alive} if self._generator else {})
+
     def all_counters(self) -> dict[str, int]:
-        """`counters` with those of the generator's process added."""
+        """`counters` with those of the generator's process added. Any thread."""
         counters = collections.Counter(self.counters())
         if self._generator:
             counters.update(self._generator.counters())

@@ -20,6 +20,7 @@ import time
 
 import numpy as np
 
+from . import forked
 from .doorbell import Peer
 from .listener import Listener
 from .models import Classifier
@@ -56,6 +57,7 @@ class Server:
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._stopping = False
+        forked.close_in_child(self._abandon)
         self._acceptor = threading.Thread(target=self._accept, name="uds-accept", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +90,10 @@ class Server:
             end = time.monotonic() + seconds
             for thread in threads:
                 thread.join(max(0.0, end - time.monotonic()))
+
+    def _abandon(self) -> None:
+        for sock in self._connections:
+            sock.close()
 
     # -- the acceptor
 

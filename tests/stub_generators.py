@@ -3,14 +3,13 @@
 Run as a program this is the generator's process of a server whose engine is "computing" or "waiting" (concurrent).
 """
 
-import logging
 import os
 import signal
 import sys
 import threading
 import time
 
-from shm_server import Server, generator_process, generators, logs
+from shm_server import Server, generator_process, generators, logs, tcp
 from shm_server.generator_process import GeneratorProcess
 from shm_server.generators import Limits, Sampling
 
@@ -107,17 +106,16 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
     if http_port is not None:
         from shm_server import http
 
-        web = http.Server(None, http.bind(http_port), process)
+        web = http.Server(None, tcp.bind(http_port), process)
         web.start()
     if metrics_port is not None:
         from shm_server import metrics
 
-        metrics.export(server, metrics_port)
+        metrics.Server(server, tcp.bind(metrics_port)).start()
     server.run()
     if web:
         web.stop()
     process.stop()
-    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ writing     writes to its pixels
 
 import logging
 import os
-import signal
 import sys
 import time
 
@@ -89,9 +88,7 @@ def main() -> None:
         "writing": Writing,
     }
     server = Server(models[sys.argv[1]](), sys.argv[2])
-    signal.signal(signal.SIGTERM, lambda *_: server.stop())
     server.run()
-    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import stub_server
 
-from shm_server import Server, http, logs, uds
+from shm_server import Server, http, logs, tcp, uds
 from shm_server.listener import Listener
 from shm_server.models import load_classifier
 from shm_server.serialized import Serialized
@@ -54,15 +54,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     others = [
         uds.Server(model, Listener(folder / "uds")),
-        http.Server(model, http.bind(port), on_failure=server.stop),
+        http.Server(model, tcp.bind(port), on_failure=server.stop),
     ]
     with contextlib.ExitStack() as stack:
         for other in others:
             other.start()
             stack.callback(other.stop)
         server.run()
-    logging.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in server.counters().items()))
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    names = [thread.name for thread in threading.enumerate() if thread.name not in ("MainThread", "log")]
     logging.info("threads left: %s", [name for name in names if not name.startswith("ThreadPool")])
 
 

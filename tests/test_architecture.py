@@ -14,7 +14,11 @@ ALLOWED = {
     "describe": set(),  # anybody may use it
     "segment": {"_core", "layout"},
     "doorbell": {"layout"},
-    "listener": set(),
+    "process": set(),
+    "forked": set(),
+    "counters": set(),
+    "listener": {"forked"},
+    "tcp": {"listener"},
     "logs": set(),
     "session": {"_core", "doorbell", "layout", "segment"},
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
@@ -27,25 +31,33 @@ ALLOWED = {
     "remote": {"generators", "handoff", "layout", "prompt_lane"},
     "generator_process": {
         "control",
+        "counters",
         "doorbell",
+        "forked",
         "generators",
         "handoff",
         "layout",
         "logs",
         "models",
+        "process",
         "prompt_lane",
         "remote",
     },
-    "server": {"control", "generator_process", "image_lane", "layout", "listener", "models"},
-    "metrics": {"server"},
+    "server": {"control", "generator_process", "image_lane", "layout", "listener", "logs", "models", "process"},
+    "metrics": {"counters", "forked", "server", "tcp"},
     "models": set(),
     "train": {"models"},
     # the two other transports of the same models
     "png_chunks": set(),
     "images": {"describe", "png_chunks"},
     "serialized": {"models"},
-    "uds": {"doorbell", "listener", "models"},
-    "http": {"generator_process", "generators", "images", "listener", "models"},
+    "uds": {"doorbell", "forked", "listener", "models"},
+    "http": {"forked", "generator_process", "generators", "images", "models", "tcp"},
+    # the command; cli, which starts it, imports `process` before the rest
+    "options": {"__version__", "generators", "image_lane", "layout", "listener", "logs", "models", "server", "uds"},
+    "serve": {"generator_process", "image_lane", "listener", "models", "options", "process", "serialized", "server"}
+    | {"tcp", "uds"},
+    "commands": {"listener", "logs", "models", "options", "process", "serve", "train"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
 

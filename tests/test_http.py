@@ -20,7 +20,7 @@ from conftest import ROOT, ServerProcess
 from PIL import Image
 from stub_server import GATE
 
-from shm_server import SocketInUse
+from shm_server import SocketInUse, tcp
 from shm_server import http as transport
 from shm_server.layout import Op
 
@@ -72,7 +72,10 @@ def jpeg(*colour: int) -> bytes:
 
 def test_each_request_has_its_answer_over_one_connection(web):
     call = web("guarded")
-    assert call("GET", "/healthz") == (200, {"status": "ok", "model": "brightness", "classes": ["dark", "bright"]})
+    assert call("GET", "/healthz") == (
+        200,
+        {"status": "ok", "model": "brightness", "classes": ["dark", "bright"], "parts": {"classifier": "up"}},
+    )
     first = call.connection.sock
     assert first is not None, "the connection was closed"
     prompt = 'à "quoted"\n☃ \U0001f600 ' + base64.b64encode(os.urandom(3072)).decode()
@@ -182,7 +185,7 @@ def test_a_model_that_raises_is_a_500_with_its_message_and_the_server_goes_on(we
 
 def test_without_a_model_there_is_echo_and_a_503(web):
     call = web("none")
-    assert call("GET", "/healthz")[1] == {"status": "ok", "model": "none", "classes": []}
+    assert call("GET", "/healthz")[1] == {"status": "ok", "model": "none", "classes": [], "parts": {}}
     assert call("POST", "/echo", b'{"prompt": "x"}', JSON) == (200, {"echo_prompt": "x"})
     status, answer = call("POST", "/classify", BRIGHT, RAW)
     assert status == 503
@@ -263,20 +266,20 @@ def test_sigterm_answers_what_is_in_flight_and_everything_ends_with_0(web, tmp_p
 
 
 def test_a_port_in_use_is_one_clear_error():
-    with transport.bind(0) as held:
+    with tcp.bind(0) as held:
         held.listen()
         with pytest.raises(SocketInUse, match=r"127\.0\.0\.1:\d+ is in use by another server"):
-            transport.bind(held.getsockname()[1])
+            tcp.bind(held.getsockname()[1])
         with pytest.raises(OSError, match=r"192\.0\.2\.1:0: Cannot assign"):
-            transport.bind(0, "192.0.2.1")
+            tcp.bind(0, "192.0.2.1")
 
 
 def test_nobody_can_connect_before_the_server_starts_and_a_port_lost_meanwhile_is_said():
-    with transport.bind(0) as held:
+    with tcp.bind(0) as held:
         port = held.getsockname()[1]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-        server = transport.Server(None, transport.bind(port))  # bound twice: nobody listens yet
+        server = transport.Server(None, tcp.bind(port))  # bound twice: nobody listens yet
         held.listen()
         with pytest.raises(SocketInUse):
             server.start()
@@ -297,7 +300,7 @@ def test_a_server_that_ends_by_itself_says_so(monkeypatch, caplog):
 
     monkeypatch.setattr(transport._Worker, "run", fails)
     told = threading.Event()
-    server = transport.Server(None, transport.bind(0), on_failure=told.set)
+    server = transport.Server(None, tcp.bind(0), on_failure=told.set)
     server.start()
     assert told.wait(10)
     with pytest.raises(RuntimeError, match="the poller broke"):

@@ -52,7 +52,7 @@ def test_an_endpoint_that_is_not_there_is_a_typed_error(start, shm_client):
     with socket.create_server(("127.0.0.1", 0)) as free:
         web = free.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}/v1"
-    flags = ["--generator", "openai", "--base-url", endpoint, "--model", "any", "--http", str(web)]
+    flags = ["--generator", "openai", "--base-url", endpoint, "--generator-model", "any", "--http", str(web)]
     server = start("--engine", "none", *flags)
     done = ask(shm_client, server, "hello")
     assert done.returncode == 1
@@ -68,7 +68,7 @@ def test_an_endpoint_that_is_not_there_is_a_typed_error(start, shm_client):
 def test_a_real_endpoints_model_answers_from_go_and_over_http(start, shm_client, smollm2):
     with socket.create_server(("127.0.0.1", 0)) as free:
         web = free.getsockname()[1]
-    flags = ["--generator", "openai", "--base-url", f"{smollm2}/v1", "--model", "smollm2", "--http", str(web)]
+    flags = ["--generator", "openai", "--base-url", f"{smollm2}/v1", "--generator-model", "smollm2", "--http", str(web)]
     server = start("--engine", "none", *flags)
     question = "What is the capital of France? Answer in one sentence."
     done = ask(shm_client, server, question, steps=32, temperature=0)

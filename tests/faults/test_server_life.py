@@ -184,7 +184,9 @@ def test_a_file_that_is_no_socket_is_never_replaced(tmp_path):
 
 
 def test_a_socket_in_a_missing_folder_is_one_clear_line(tmp_path):
-    assert "No such file or directory" in serve_fails("--socket", str(tmp_path / "no" / "sock"))
+    assert f"{tmp_path}/no: there is no such folder for a socket" in serve_fails(
+        "--socket", str(tmp_path / "no" / "sock")
+    )
 
 
 @needs_root

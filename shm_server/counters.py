@@ -1,0 +1,28 @@
+"""What each counter counts, of both processes (README, "Counters")."""
+
+HELP = {
+    "echoes": "Echo requests answered",
+    "classifications": "Images classified",
+    "prompts": "Prompts answered",
+    "batches": "Batches taken from the rings",
+    "expired": "Requests whose deadline had passed before they were taken",
+    "refused": "Requests refused because the server was stopping",
+    "model_errors": "Requests whose model raised",
+    "bells_sent": "Bells written to sleeping clients",
+    "bells_suppressed": "Completions that needed no bell, the client was awake",
+    "bells_pending": "Bells dropped because the socket was full of them",
+    "queue_ns": "Nanoseconds between submission and the server's taking it, summed over requests that say when",
+    "model_ns": "Nanoseconds from taking a batch to its scores, summed over batches",
+    "spin_hits": "Spins that found work",
+    "spin_misses": "Spins that ended without work",
+    "parks": "Sleeps on the doorbells",
+    "wakes": "Sleeps that the control thread ended",
+    "views": "Model batches read in place",
+    "gathers": "Model batches copied together first",
+    "protocol_faults": "Sessions closed because the client broke the protocol",
+}
+GAUGES = {
+    "sessions": "Clients connected",
+    "prompts_in_flight": "Prompts that text is generated for",
+    "prompts_waiting": "Prompts in line for their turn",
+}
