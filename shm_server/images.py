@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from . import png_chunks
+from . import picture_kinds, png_chunks
 from .describe import describe
 
 SIDE = 32
+STRIP = 256  # rows that are scaled at a time
 # Width times height. A few kilobytes can unpack to gigabytes; this is more than most cameras have. The Go side
 # (go-shm-client/pictures) says the same, and a test compares them.
 MAX_PIXELS = 1 << 26
@@ -36,17 +37,6 @@ _TURNS = {  # ImageOps.exif_transpose has them too, but fails at EXIF data of wh
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_COMPRESSIONS = (
-    "raw",
-    "tiff_ccitt",
-    "group3",
-    "group4",
-    "tiff_lzw",
-    "tiff_adobe_deflate",
-    "tiff_deflate",
-    "packbits",
-)
-_TIFF_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N")
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a client's file causes them, as often as it likes
 
@@ -92,21 +82,31 @@ def pixels_from_image(data: bytes) -> np.ndarray:
 
 
 def _scaled(square: Image.Image) -> np.ndarray:
-    """RGB or RGBA as uint8 (3, 32, 32), on white.
+    """A square of any mode as uint8 (3, 32, 32), on white.
 
-    Pillow scales bytes in two steps, and rounds and clips after each; with floats it does neither, as Go's library:
-    so the two differ by a rounding.
+    Pillow scales bytes in two steps, and rounds and clips after each; with floats it does neither, as Go's library: so
+    the two differ by a rounding. The first step, across, is done strip by strip: floats of the whole would be large.
     """
 
-    def small(band: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(band).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    def resized(band: np.ndarray, height: int) -> np.ndarray:
+        return np.asarray(Image.fromarray(band).resize((SIDE, height), Image.Resampling.BICUBIC))
 
-    opacity = np.float32(1)
-    if square.mode == "RGBA":
-        opacity = np.asarray(square.getchannel("A"), np.float32) / 255
-    bands = [small(np.asarray(square.getchannel(name), np.float32) * opacity) for name in "RGB"]
-    covered = 255 * small(opacity).clip(0, 1) if opacity.ndim else 255
+    size, strips = square.width, []
+    for top in range(0, size, STRIP):
+        strip = _with_opacity(square.crop((0, top, size, min(top + STRIP, size))))
+        opacity = strip[..., 3] / np.float32(255)
+        colours = [strip[..., channel] * opacity for channel in range(3)]
+        strips.append([resized(band, len(band)) for band in (*colours, opacity)])
+    *bands, opacity = (resized(np.concatenate(band), SIDE) for band in zip(*strips, strict=True))
+    covered = 255 * opacity.clip(0, 1)
     return np.stack([np.clip(band, 0, covered) + (255 - covered) for band in bands]).round().astype(np.uint8)
+
+
+def _with_opacity(image: Image.Image) -> np.ndarray:
+    """`image` as uint8 (height, width, 4)."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGBA"))
 
 
 def _square(image: Image.Image) -> Image.Image:
@@ -118,34 +118,17 @@ def _square(image: Image.Image) -> Image.Image:
 
 
 def _decoded(image: Image.Image, data: bytes) -> Image.Image:
-    """The middle square of `image`, upright, as RGB or RGBA."""
+    """The middle square of `image`, upright."""
     tile = image.tile[0] if image.tile else None  # `load` clears it
-    _refuse_what_go_does_not_read(image, tile, data)
+    if kind := picture_kinds.unknown_to_go(image, tile, data):
+        raise ImageError(f"no readable picture: {kind}")
     image.load()
     turn = None if image.format == "TIFF" else _turn(image)  # Pillow turns a TIFF as it loads it
     if image.format == "PNG" and "transparency" in image.info:
         image = _with_transparent_colour(image, tile, data)
     elif image.format == "GIF":
         image = _on_canvas(image, tile[1])
-    image = _square(image if turn is None else image.transpose(turn))
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def _refuse_what_go_does_not_read(image: Image.Image, tile: Any, data: bytes) -> None:
-    kind, mode, info = image.format, image.mode, image.info
-    raw = tile[3][0] if tile and isinstance(tile[3], tuple) else ""
-    if kind == "WEBP" and getattr(image, "is_animated", False):
-        raise ImageError("no readable picture: an animated WebP")
-    if kind in ("JPEG", "MPO") and mode == "CMYK" and "adobe" not in info:
-        raise ImageError("no readable picture: a JPEG of four colours that does not say which")
-    if kind == "BMP" and (tile[0] != "raw" or raw in ("BGR;15", "BGR;16")):
-        raise ImageError("no readable picture: a BMP with run lengths or 16 bits a pixel")
-    if kind == "TIFF" and (info.get("compression") not in _TIFF_COMPRESSIONS or mode not in _TIFF_MODES):
-        raise ImageError(f"no readable picture: a TIFF of kind {mode}, compressed by {info.get('compression')}")
-    if kind == "GIF" and image.size != struct.unpack("<HH", data[6:10]):
-        raise ImageError("no readable picture: a GIF whose first frame is larger than its canvas")
+    return _square(image if turn is None else image.transpose(turn))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -106,6 +106,12 @@ def broken() -> Iterator[tuple[str, bytes]]:
     yield "strip-beyond-the-end.tif", with_tags(whole, {273: 0xFFFFFFF0})
     yield "nothing-known.tif", with_tags(whole, {262: 99})
     yield "no-adobe.jpg", without_adobe(saved(NOISE.convert("CMYK"), "JPEG"))
+    for name, change in (("3-across", 0x31), ("4-down", 0x14), ("none", 0x00)):
+        sampled = bytearray(saved(NOISE, "JPEG"))
+        sampled[sampled.index(b"\xff\xc0") + 11] = change
+        yield f"sampled-{name}.jpg", bytes(sampled)
+    coded = saved(NOISE, "JPEG").replace(b"\xff\xc0", b"\xff\xc9")  # arithmetic coding
+    yield "arithmetic.jpg", coded
     file = io.BytesIO()
     NOISE.save(file, "WEBP", save_all=True, append_images=[NOISE.rotate(90)])
     yield "animated.webp", file.getvalue()

@@ -161,6 +161,15 @@ def animated(format: str, **options) -> Kind:
     return kind
 
 
+def ycck(image: Image.Image, random: np.random.Generator) -> bytes:
+    """Four colours, of which three are a brightness and two colours: made by saying so."""
+    data = bytearray(
+        saved(Image.merge("CMYK", [*image.convert("YCbCr").split(), Image.new("L", image.size, 20)]), "JPEG")
+    )
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
 # -- GIF
 
 
@@ -228,6 +237,7 @@ def kinds() -> Iterator[tuple[str, Kind]]:
         yield f"{name}-progressive.jpg", pillow("JPEG", quality=75, subsampling=subsampling, progressive=True)
     yield "gray.jpg", pillow("JPEG", "L")
     yield "cmyk.jpg", pillow("JPEG", "CMYK", quality=90)
+    yield "ycck.jpg", ycck
     yield "rgb.jpg", pillow("JPEG", keep_rgb=True)
     yield "restarts.jpg", pillow("JPEG", restart_marker_rows=1)
     yield "coarse.jpg", pillow("JPEG", quality=25)

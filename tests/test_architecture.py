@@ -49,7 +49,8 @@ ALLOWED = {
     "train": {"models"},
     # the two other transports of the same models
     "png_chunks": set(),
-    "images": {"describe", "png_chunks"},
+    "picture_kinds": set(),
+    "images": {"describe", "picture_kinds", "png_chunks"},
     "serialized": {"models"},
     "uds": {"doorbell", "forked", "listener", "models"},
     "http": {"forked", "generator_process", "generators", "images", "models", "tcp"},

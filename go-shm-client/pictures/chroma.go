@@ -50,8 +50,9 @@ func rgb(img *image.YCbCr, area image.Rectangle, convert conversion) *image.NRGB
 	across, down := ratios(img.SubsampleRatio)
 	width := (img.Rect.Max.X+across-1)/across - img.Rect.Min.X/across
 	height := (img.Rect.Max.Y+down-1)/down - img.Rect.Min.Y/down
-	columns := taps(area.Min.X, area.Max.X, img.Rect.Min.X/across, width, across, width > 2) // libjpeg repeats in narrow ones
-	rows := taps(area.Min.Y, area.Max.Y, img.Rect.Min.Y/down, height, down, true)
+	interpolate := across <= 2                                                                              // libjpeg repeats those for four
+	columns := taps(area.Min.X, area.Max.X, img.Rect.Min.X/across, width, across, interpolate && width > 2) // and in narrow pictures
+	rows := taps(area.Min.Y, area.Max.Y, img.Rect.Min.Y/down, height, down, interpolate)
 	full := image.NewNRGBA(area)
 	for y, row := range rows {
 		luma := img.Y[img.YOffset(area.Min.X, area.Min.Y+y):]

@@ -28,7 +28,7 @@ const (
 	// MaxBytes is the size of the largest file that is taken. A camera's picture has a few megabytes.
 	MaxBytes = 16 << 20
 	// MaxPixels is width times height of the largest picture. A few kilobytes can unpack to gigabytes; this is more than
-	// most cameras have, and at most 512 MiB while it is decoded.
+	// most cameras have, and up to a gigabyte while it is decoded.
 	MaxPixels = 1 << 26
 )
 

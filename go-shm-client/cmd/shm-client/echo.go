@@ -163,10 +163,12 @@ func (m *measurement) fill(ctx context.Context, samples []time.Duration) error {
 	return nil
 }
 
-// fillFor makes calls for -timeout, in a context that ends after twice that: a context for each would be measured with them.
+// fillFor makes calls for -timeout, in a context that is cancelled after twice that. One for each call, or one with a deadline,
+// which is told to the server, would be measured with them.
 func (m *measurement) fillFor(ctx context.Context, samples []time.Duration, source *rand.PCG, pixels []byte) (int, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*min(m.timeout, math.MaxInt64/2), m.late())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(2*min(m.timeout, math.MaxInt64/2), func() { cancel(m.late()) }).Stop()
 	began := time.Now()
 	for i := range samples {
 		for at := 0; at < len(pixels); at += 8 {
