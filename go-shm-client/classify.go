@@ -31,61 +31,54 @@ type Result struct {
 // Classify classifies PixelBytes bytes of pixels. It waits for a free slot. Package go-shm-client/pictures makes such bytes
 // of picture files.
 func (c *Client) Classify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, (*session.Session).Claim)
+	return c.classify(ctx, pixels, opts, take)
 }
 
 // TryClassify is Classify that returns ErrRingFull when every slot is taken.
 func (c *Client) TryClassify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, tryClaim)
+	return c.classify(ctx, pixels, opts, tryTake)
 }
 
 func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, claim claim) (Result, error) {
-	s, slot, err := c.fill(ctx, pixels, claim)
+	s, slot, err := c.claim(ctx, pixels, claim)
 	if err != nil {
 		return Result{}, err
 	}
-	result, owned, err := classify(ctx, s, slot, opts)
+	result, owned, err := classify(ctx, s, slot, pixels, opts)
 	if owned {
 		s.Release(slot)
 	}
 	return result, err
 }
 
+// claim takes a slot of a session.
 type claim func(*session.Session, context.Context) (uint32, error)
 
-func tryClaim(s *session.Session, _ context.Context) (uint32, error) { return s.TryClaim() }
+func take(s *session.Session, ctx context.Context) (uint32, error)  { return s.Take(ctx) }
+func tryTake(s *session.Session, _ context.Context) (uint32, error) { return s.TryTake() }
 
-// claim is a slot of the current session. Its errors are ErrNotRun.
-func (c *Client) claim(ctx context.Context, claim claim) (*connection, uint32, error) {
+// claim takes a slot for pixels, which are not written to it yet. Its errors are ErrNotRun.
+func (c *Client) claim(ctx context.Context, pixels []byte, claim claim) (*session.Session, uint32, error) {
+	if len(pixels) != PixelBytes {
+		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
+	}
 	conn, err := c.images.connection()
 	if err != nil {
 		return nil, 0, notRun(err)
 	}
 	slot, err := claim(conn.Session, ctx)
-	return conn, slot, notRun(err)
+	return conn.Session, slot, notRun(err)
 }
 
-// fill claims a slot and writes pixels to it.
-func (c *Client) fill(ctx context.Context, pixels []byte, claim claim) (*session.Session, uint32, error) {
-	if len(pixels) != PixelBytes {
-		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
-	}
-	conn, slot, err := c.claim(ctx, claim)
-	if err != nil {
-		return nil, 0, err
-	}
-	copy(conn.Slot(slot), pixels)
-	return conn.Session, slot, nil
-}
-
-// classify runs the model on an owned slot, and copies out of the reply while the slot still is.
-func classify(ctx context.Context, s *session.Session, slot uint32, opts []CallOption) (result Result, owned bool, err error) {
+// classify runs the model on an owned slot, after pixels were written to it unless they are nil, and copies out of the reply while
+// the slot still is.
+func classify(ctx context.Context, s *session.Session, slot uint32, pixels []byte, opts []CallOption) (result Result, owned bool, err error) {
 	option := collectCall(opts)
 	var flags uint16
 	if option.wantScores {
 		flags = layout.SubmissionFlagWantScores
 	}
-	done, owned, err := s.Call(ctx, slot, layout.OpClassify, flags)
+	done, owned, err := s.CallWith(ctx, slot, pixels, layout.OpClassify, flags)
 	if err == nil {
 		err = statusError(done, s, slot)
 	}
@@ -108,10 +101,12 @@ func classify(ctx context.Context, s *session.Session, slot uint32, opts []CallO
 		if uint64(done.Length) != 4*uint64(len(classes)) {
 			return Result{}, owned, fault.Violated("length", "%d bytes of scores for %d classes", done.Length, len(classes))
 		}
-		result.Scores = appendScores(option.scores, s.Reply(slot)[:done.Length])
-		if err := s.Intact(); err != nil {
+		scores := option.scores
+		err = s.Touch(func() { scores = appendScores(scores, s.Reply(slot)[:done.Length]) })
+		if err != nil {
 			return Result{}, owned, err
 		}
+		result.Scores = scores
 	}
 	return result, owned, nil
 }
@@ -134,10 +129,6 @@ func unlessRun(err error, done layout.Completion) error {
 
 // statusError turns a completion's status, which the lane has checked, into an error.
 func statusError(done layout.Completion, s *session.Session, slot uint32) error {
-	var message string
-	if done.Status == layout.StatusModelError {
-		message = string(s.Reply(slot)[:done.Length])
-	}
 	if err := s.Intact(); err != nil {
 		return err
 	}
@@ -147,6 +138,10 @@ func statusError(done layout.Completion, s *session.Session, slot uint32) error 
 	case layout.StatusDraining:
 		return unlessRun(ErrDraining, done)
 	case layout.StatusModelError:
+		var message string
+		if err := s.Touch(func() { message = string(s.Reply(slot)[:done.Length]) }); err != nil {
+			return err
+		}
 		return &ModelError{Message: fault.Line(message)}
 	}
 	return nil

@@ -19,28 +19,28 @@ type EchoResult struct {
 
 // Echo sends PixelBytes bytes through the server, all the way but the model. It waits for a free slot.
 func (c *Client) Echo(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, (*session.Session).Claim)
+	return c.echo(ctx, pixels, take)
 }
 
 // TryEcho is Echo that returns ErrRingFull when every slot is taken.
 func (c *Client) TryEcho(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, tryClaim)
+	return c.echo(ctx, pixels, tryTake)
 }
 
 func (c *Client) echo(ctx context.Context, pixels []byte, claim claim) (EchoResult, error) {
-	s, slot, err := c.fill(ctx, pixels, claim)
+	s, slot, err := c.claim(ctx, pixels, claim)
 	if err != nil {
 		return EchoResult{}, err
 	}
-	result, owned, err := echo(ctx, s, slot)
+	result, owned, err := echo(ctx, s, slot, pixels)
 	if owned {
 		s.Release(slot)
 	}
 	return result, err
 }
 
-func echo(ctx context.Context, s *session.Session, slot uint32) (result EchoResult, owned bool, err error) {
-	done, owned, err := s.Call(ctx, slot, layout.OpEcho, 0)
+func echo(ctx context.Context, s *session.Session, slot uint32, pixels []byte) (result EchoResult, owned bool, err error) {
+	done, owned, err := s.CallWith(ctx, slot, pixels, layout.OpEcho, 0)
 	if err == nil {
 		err = statusError(done, s, slot)
 	}
@@ -62,7 +62,10 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	defer slot.Release()
-	want := Checksum(slot.Pixels()) // of whatever lies there
+	var want uint64 // of whatever lies there
+	if err := slot.Fill(func(pixels []byte) { want = Checksum(pixels) }); err != nil {
+		return 0, err
+	}
 	began := time.Now()
 	echo, err := slot.Echo(ctx)
 	took := time.Since(began)

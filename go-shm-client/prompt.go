@@ -184,8 +184,8 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 				o.reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
 				o.reply.QueueTime, o.reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
 			}
-			message := stream.Message(final)
-			if err := conn.Intact(); err != nil {
+			message, err := stream.Message(final)
+			if err != nil {
 				return err
 			}
 			return promptError(ctx, *final, message)
@@ -203,16 +203,17 @@ func (c *Client) fillPrompt(ctx context.Context, prompt string) (*session.Sessio
 	if err != nil {
 		return nil, 0, notRun(err)
 	}
+	if len(prompt) > conn.SlotBytes() {
+		return nil, 0, fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), conn.SlotBytes())
+	}
 	slot, err := conn.Claim(ctx)
 	if err != nil {
 		return nil, 0, notRun(err)
 	}
-	memory := conn.Slot(slot)
-	if len(prompt) > len(memory) {
+	if err := conn.Touch(func() { copy(conn.Slot(slot), prompt) }); err != nil {
 		conn.Release(slot)
-		return nil, 0, fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), len(memory))
+		return nil, 0, notRun(err)
 	}
-	copy(memory, prompt)
 	return conn.Session, slot, nil
 }
 
@@ -233,8 +234,8 @@ func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	echo := string(conn.Reply(slot)[:done.Length])
-	if err := conn.Intact(); err != nil {
+	var echo string
+	if err := conn.Touch(func() { echo = string(conn.Reply(slot)[:done.Length]) }); err != nil {
 		return "", err
 	}
 	if Checksum([]byte(echo)) != done.Checksum {

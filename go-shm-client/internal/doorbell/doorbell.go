@@ -14,8 +14,8 @@ import (
 	"go-shm-client/internal/layout"
 )
 
-// goodbyeTimeout is for the rest of a goodbye whose first byte has come. A server writes it in one piece.
-const goodbyeTimeout = time.Second
+// goodbyePatience is for the rest of a goodbye whose first byte has come. A server writes it in one piece.
+const goodbyePatience = time.Second
 
 // Doorbell is the socket after the handshake.
 type Doorbell struct {
@@ -28,6 +28,8 @@ type Doorbell struct {
 	goodbye []byte // of buffer: what came behind the last bell
 	failure error
 	over    bool
+
+	patience time.Duration // goodbyePatience, but for tests
 }
 
 func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
@@ -36,7 +38,7 @@ func newDoorbell(conn *net.UnixConn) (*Doorbell, error) {
 		return nil, fmt.Errorf("doorbell: %w", err)
 	}
 	bell := []byte{layout.Bell}
-	return &Doorbell{conn: conn, raw: raw, ring: func(fd uintptr) bool {
+	return &Doorbell{conn: conn, raw: raw, patience: goodbyePatience, ring: func(fd uintptr) bool {
 		// EAGAIN: bells are waiting in the socket already, and every wake looks at everything. Any other error is
 		// a server that went away, which Wait learns from the same socket.
 		_ = syscall.Sendto(int(fd), bell, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, nil)
@@ -86,7 +88,7 @@ func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, sy
 
 // readGoodbye reads on where the first byte of a message was seen.
 func (d *Doorbell) readGoodbye() error {
-	patient := &patientReader{d.conn, time.Now().Add(goodbyeTimeout)}
+	patient := &patientReader{d.conn, time.Now().Add(d.patience)}
 	kind, body, err := readFrame(io.MultiReader(bytes.NewReader(d.goodbye), patient))
 	if err != nil {
 		return fmt.Errorf("%w: %w", fault.ServerGone, err)

@@ -59,12 +59,8 @@ func TestARingIsOneByteAndAFullSocketDropsIt(t *testing.T) {
 	if n, err := server.Read(got[:]); n != 1 || err != nil || got[0] != 1 {
 		t.Fatalf("%d bytes, % x, %v", n, got, err)
 	}
-	began := time.Now()
 	for range 200_000 { // more than any socket holds: those that do not fit are dropped, none waits
 		bell.Ring()
-	}
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("took %v", took)
 	}
 	bell.Close()
 	rest, err := io.ReadAll(server)
@@ -146,13 +142,10 @@ func TestListenSaysWhyTheSessionEnded(t *testing.T) {
 
 func TestAGoodbyeThatStallsEndsTheSessionAllTheSame(t *testing.T) {
 	bell, server := connected(t)
+	bell.patience = time.Millisecond
 	server.Write([]byte("S"))
-	began := time.Now()
 	if err := listen(bell, func(int) {}); !errors.Is(err, fault.ServerGone) {
 		t.Error(err)
-	}
-	if took := time.Since(began); took > 10*goodbyeTimeout {
-		t.Errorf("took %v", took)
 	}
 }
 
@@ -215,6 +208,7 @@ func TestAnInterruptIsHeardOnceAndLosesNoBell(t *testing.T) {
 
 func TestAnInterruptDoesNotCutAGoodbyeShort(t *testing.T) {
 	bell, server := connected(t)
+	bell.patience = time.Minute
 	goodbye := []byte{
 		'S', 'T', 'B', '1', 4, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, // frame: kind goodbye, 8 bytes
 		8, 0, 0, 0, 0, 0, 0, 0, // reason: draining
@@ -223,13 +217,13 @@ func TestAnInterruptDoesNotCutAGoodbyeShort(t *testing.T) {
 	if _, over := bell.Wait(); !over {
 		t.Error("it is not over")
 	}
-	go func() {
-		time.Sleep(20 * time.Millisecond)
+	why := make(chan error)
+	go func() { why <- bell.Why() }()
+	for _, b := range goodbye[7:] { // it waits for the next byte, or is about to
 		bell.Interrupt()
-		time.Sleep(20 * time.Millisecond)
-		server.Write(goodbye[7:])
-	}()
-	if err := bell.Why(); !errors.Is(err, fault.Draining) {
+		server.Write([]byte{b})
+	}
+	if err := <-why; !errors.Is(err, fault.Draining) {
 		t.Error(err)
 	}
 }

@@ -23,6 +23,7 @@ type Listener struct {
 	Behaviour func() Behaviour
 	Prompts   func(*Server, layout.Submission) // nil, or what answers the prompts, of sessions of their own
 	Refuse    func() *doorbell.RefusedError    // nil, or what to answer a hello with
+	Welcomed  func(*Session)                   // nil, or what to do when a welcome was sent
 
 	listener *net.UnixListener
 	mu       sync.Mutex
@@ -115,18 +116,20 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 	if request.Kind == layout.LaneKindPrompt {
 		header, lane = PromptHeader(slots)
 	}
-	file := SharedFile(int64(header.SegmentBytes))
-	defer file.Close()
+	file := SharedFile(int64(header.SegmentBytes)) // closed by the session
 	memory := must(syscall.Mmap(int(file.Fd()), 0, int(header.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))
 	Encode(memory, header, lane)
-	session := newSession(conn, memory, lane)
+	session := newSession(conn, file, memory, lane)
 	l.mu.Lock()
 	l.sessions = append(l.sessions, session) // before the client can know that it is connected
 	l.mu.Unlock()
 	welcome := WelcomeMessage(header.SegmentBytes, Epoch)
 	if _, _, err := conn.WriteMsgUnix(welcome, syscall.UnixRights(int(file.Fd())), nil); err != nil {
-		conn.Close()
+		session.close() // the client hung up
 		return nil
+	}
+	if l.Welcomed != nil {
+		l.Welcomed(session)
 	}
 	return session
 }

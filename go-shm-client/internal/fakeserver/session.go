@@ -2,26 +2,33 @@ package fakeserver
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"net"
+	"os"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
 )
 
 // Session is one client's session.
 type Session struct {
 	*Server
 	Conn   *net.UnixConn
+	Silent atomic.Bool // once its memory is gone it says nothing, not even by dying
+	file   *os.File
 	memory []byte
 	bells  chan struct{}
 	stop   chan struct{}
 	once   sync.Once
 }
 
-func newSession(conn *net.UnixConn, memory []byte, lane layout.Lane) *Session {
-	s := &Session{Conn: conn, memory: memory, bells: make(chan struct{}, 1), stop: make(chan struct{})}
+func newSession(conn *net.UnixConn, file *os.File, memory []byte, lane layout.Lane) *Session {
+	s := &Session{Conn: conn, file: file, memory: memory, bells: make(chan struct{}, 1), stop: make(chan struct{})}
 	bell := []byte{layout.Bell}
 	s.Server = New(memory, lane, func() { _, _ = conn.Write(bell) })
 	return s
@@ -53,11 +60,43 @@ func (s *Session) run(b Behaviour) {
 			}
 		}
 	}()
-	s.Server.Run(b, s.bells, s.stop)
+	s.serve(b)
 	s.Conn.Close()
 	reader.Wait()
-	_ = syscall.Munmap(s.memory)
+	s.close()
 }
+
+func (s *Session) close() {
+	s.Conn.Close()
+	_ = syscall.Munmap(s.memory)
+	s.file.Close()
+}
+
+// serve serves until Kill, or until it touches a page of its segment that Truncate took away: then it dies, or falls silent.
+func (s *Session) serve(b Behaviour) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			if segment.Fault(s.memory, thrown) == nil {
+				panic(thrown)
+			}
+			if s.Silent.Load() {
+				<-s.stop
+			}
+		}
+	}()
+	s.Server.Run(b, s.bells, s.stop)
+}
+
+// Truncate cuts the segment's file down to size bytes, under the mappings of both sides, unless the session is over.
+func (s *Session) Truncate(size int64) {
+	if err := s.file.Truncate(size); err != nil && !errors.Is(err, os.ErrClosed) {
+		panic(err)
+	}
+}
+
+// Bell rings the client's bell, whatever there is to tell.
+func (s *Session) Bell() { _, _ = s.Conn.Write([]byte{layout.Bell}) }
 
 // Kill ends the session without a word.
 func (s *Session) Kill() { s.once.Do(func() { close(s.stop) }) }

@@ -48,6 +48,12 @@ func Word32(memory []byte, offset int) (*atomic.Uint32, error) {
 	return (*atomic.Uint32)(at), nil
 }
 
+// Offset is where in memory an address lies, if it does.
+func Offset(memory []byte, address uintptr) (offset int, inside bool) {
+	at := address - uintptr(unsafe.Pointer(unsafe.SliceData(memory)))
+	return int(at), at < uintptr(len(memory))
+}
+
 // AlignedBytes is zeroed heap memory that starts at a multiple of align, as a mapping does. With it rings run on
 // the heap, where the race detector watches them.
 func AlignedBytes(size, align int) []byte {

@@ -33,7 +33,7 @@ func (l *Lane) End(failure error) {
 			time.Sleep(20 * time.Microsecond)
 		}
 	}
-	l.reap()
+	l.reapGuarded()
 	l.failure = failure
 	l.submitting.Lock()
 	l.sealed = true

@@ -146,7 +146,7 @@ func (h *heapLane) kill() {
 // take waits for the next submission where the test is the server.
 func (h *heapLane) take(t testing.TB) layout.Submission {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Microsecond) {
 		if got, ok := h.server.Take(); ok {
 			return got
 		}
@@ -183,7 +183,7 @@ func (h *heapLane) mustClaim(t testing.TB) uint32 {
 // mustBeWhole checks that the lane is as it was made: every slot is free, once, and nobody counts as waiting.
 func (h *heapLane) mustBeWhole(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(h.free) < len(h.calls) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); len(h.free) < len(h.calls) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Microsecond) // quarantined slots come back by themselves
 	}
 	seen := make([]bool, len(h.calls))

@@ -27,6 +27,7 @@ type apart [layout.LineBytes]byte
 
 // Lane is the client's side of one lane. Its methods may be called from any goroutine.
 type Lane struct {
+	memory         []byte      // all of the segment
 	geometry       layout.Lane // private copy, checked
 	slots, replies []byte
 	calls          []call        // one for each slot
@@ -88,6 +89,7 @@ type Hooks struct {
 // for its completion before it sleeps.
 func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
 	l := &Lane{
+		memory:       memory,
 		geometry:     geometry,
 		slots:        areas.Slots,
 		replies:      areas.Replies,

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"runtime/debug"
+
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
 )
@@ -42,31 +44,46 @@ func (l *Lane) disarm() {
 // leaveRole lets go of the role, see above. The caller holds it, and a slot (or it is the background reader),
 // so that the memory stays mapped.
 func (l *Lane) leaveRole() {
-	for {
+	for held := true; held; {
 		head, poisoned := l.completions.Head(), l.poisoned
 		l.reaping.Store(false)
 		if poisoned || l.waiters.Load() == 0 { // poisoned: the lane is ending, nothing more is read
 			return
 		}
-		// S1 and S2: a sequentially consistent store. Forbidden: our last look (S3) misses a completion whose
-		// publication (W1) the server fenced (W2) before its load of client_parked (W3) missed this store.
-		l.words.clientParked.Store(1)
-		// S3. What somebody else has taken since then counts as there: they hold the role, or have left it in turn.
-		if l.completions.EmptyAt(head) || !l.takeRole() {
-			return
-		}
-		l.disarm()
-		l.reap()
+		held = l.lookAgain(head)
 	}
+}
+
+// lookAgain arms client_parked and looks at the ring once more, from head on. What it finds it reaps, and then holds the role.
+func (l *Lane) lookAgain(head uint64) (held bool) {
+	defer l.holderCaught(debug.SetPanicOnFault(true), &held)
+	// S1 and S2: a sequentially consistent store. Forbidden: our last look (S3) misses a completion whose
+	// publication (W1) the server fenced (W2) before its load of client_parked (W3) missed this store.
+	l.words.clientParked.Store(1)
+	// S3. What somebody else has taken since then counts as there: they hold the role, or have left it in turn.
+	if l.completions.EmptyAt(head) || !l.takeRole() {
+		return false
+	}
+	held = true
+	l.disarm()
+	l.reap()
+	return held
 }
 
 // Bell reaps what the server rang for, and says how many completions that were. Whoever reads the doorbell calls it.
 func (l *Lane) Bell() (reaped int) {
 	if l.takeRole() { // otherwise the holder looks at the ring after it has left
-		reaped = l.reap()
+		reaped = l.reapGuarded()
 		l.leaveRole()
 	}
 	return reaped
+}
+
+// reapGuarded is reap where nobody has seen to faults.
+func (l *Lane) reapGuarded() (reaped int) {
+	held := true
+	defer l.holderCaught(debug.SetPanicOnFault(true), &held)
+	return l.reap()
 }
 
 // reap delivers every completion in the ring, and says how many those were. The caller holds the role.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -54,7 +55,7 @@ func (s *Session) open(welcome doorbell.Welcome, fd int, kind uint32, spin time.
 }
 
 func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
-	geometry, err := segment.Check(memory, welcome.SegmentBytes, welcome.Epoch)
+	geometry, err := check(memory, welcome)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,22 @@ func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Du
 	return NewLane(memory, areas, lane, spin, hooks, counters)
 }
 
-// attend is the goroutine that ends the session. It lives as long as that.
+// check is the first to touch the memory.
+func check(memory []byte, welcome doorbell.Welcome) (geometry segment.Geometry, err error) {
+	defer func(old bool) {
+		debug.SetPanicOnFault(old)
+		if thrown := recover(); thrown != nil {
+			gone := segment.Fault(memory, thrown)
+			if gone == nil {
+				panic(thrown)
+			}
+			err = fmt.Errorf("%w: %w", fault.ServerGone, gone)
+		}
+	}(debug.SetPanicOnFault(true))
+	return segment.Check(memory, welcome.SegmentBytes, welcome.Epoch)
+}
+
+// run is the goroutine that ends the session. It lives as long as that.
 func (s *Session) run() {
 	s.ReadInBackground()
 	err := s.bell.Why()

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"unicode/utf8"
 
@@ -62,7 +63,7 @@ type Stream struct {
 // Prompt submits the s.Length bytes of text in an owned slot.
 func (l *Lane) Prompt(ctx context.Context, slot uint32, s layout.Submission) (*Stream, error) {
 	s.Op = layout.OpPrompt
-	w, err := l.start(ctx, slot, s)
+	w, _, err := l.attempt(ctx, slot, s, nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,9 @@ func (s *Stream) Next(ctx context.Context) (text string, final *layout.Completio
 			s.leave()
 			return "", nil, fault.Context(ctx)
 		}
-		if !l.await(ctx, s.slot, s.wait()) {
+		w := s.wait()
+		news := l.poll(ctx, s.slot, &w)
+		if !l.await(ctx, s.slot, w, news) {
 			s.owned = false
 			return "", nil, fault.Context(ctx)
 		}
@@ -90,30 +93,36 @@ func (s *Stream) Next(ctx context.Context) (text string, final *layout.Completio
 			text, err = s.take(c.result.Label)
 			return text, &c.result, err
 		}
-		// C1, C2, C3 of layout.md. A store of sync/atomic is sequentially consistent, and so is the load after it: no
-		// fence stands between. Forbidden: the server's load of acknowledged (P3) misses our store, so that it
-		// publishes no "more", and our load of length misses its store (P1): we would sleep on text that is there.
 		c.taken = c.mores.Load()
-		l.streams[s.slot].acknowledged.Store(c.taken)
-		if text, err = s.take(l.streams[s.slot].length.Load()); text != "" || err != nil {
+		if text, err = s.more(c.taken); text != "" || err != nil {
 			return text, nil, err
 		}
 	}
 }
 
-// wait is the one that began with the submission, then one for each Next.
-func (s *Stream) wait() wait {
-	if s.first == nil {
-		return s.lane.newWait()
+// wait is the one that began with the submission, then for each Next one that has not begun.
+func (s *Stream) wait() (w wait) {
+	if s.first != nil {
+		w, s.first = *s.first, nil
 	}
-	w := *s.first
-	s.first = nil
 	return w
+}
+
+// more takes the text that came with `taken` completions.
+func (s *Stream) more(taken uint32) (text string, err error) {
+	defer s.lane.caught(debug.SetPanicOnFault(true), &err)
+	words := &s.lane.streams[s.slot]
+	// C1, C2, C3 of layout.md. A store of sync/atomic is sequentially consistent, and so is the load after it: no
+	// fence stands between. Forbidden: the server's load of acknowledged (P3) misses our store, so that it
+	// publishes no "more", and our load of length misses its store (P1): we would sleep on text that is there.
+	words.acknowledged.Store(taken)
+	return s.take(words.length.Load())
 }
 
 // take copies the text up to length, which the server wrote, out of the reply. A server that breaks a rule of layout.md
 // ends the session.
-func (s *Stream) take(length uint32) (string, error) {
+func (s *Stream) take(length uint32) (text string, err error) {
+	defer s.lane.caught(debug.SetPanicOnFault(true), &err)
 	room := s.lane.geometry.ReplyBytes - layout.MessageBytes
 	fits, text := length >= s.read && length <= room, ""
 	if fits {
@@ -126,7 +135,7 @@ func (s *Stream) take(length uint32) (string, error) {
 		s.read = length
 		return text, nil
 	}
-	err := fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
+	err = fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
 	if !fits {
 		err = fault.Violated("length", "slot %d has %d bytes of text after %d; %d fit", s.slot, length, s.read, room)
 	}
@@ -135,8 +144,9 @@ func (s *Stream) take(length uint32) (string, error) {
 }
 
 // Message is what the server said of an error, behind the text. Valid after a final completion, while the slot is owned.
-func (s *Stream) Message(final *layout.Completion) string {
-	return string(s.lane.Reply(s.slot)[final.Label:final.Length])
+func (s *Stream) Message(final *layout.Completion) (message string, err error) {
+	err = s.lane.Touch(func() { message = string(s.lane.Reply(s.slot)[final.Label:final.Length]) })
+	return message, err
 }
 
 // Close gives the prompt up unless it is over, and says whether the slot is the caller's to release.
@@ -171,7 +181,7 @@ func (l *Lane) abandon(slot uint32) (owned bool) {
 		l.callReader()
 	}
 	if l.takeRole() {
-		l.reap()
+		l.reapGuarded()
 		l.leaveRole()
 	}
 	if c.state.CompareAndSwap(pending, abandoned) {
@@ -184,6 +194,6 @@ func (l *Lane) abandon(slot uint32) (owned bool) {
 // cancel asks the server to stop after the current token. The slot is owned.
 func (l *Lane) cancel(slot uint32) {
 	if l.calls[slot].streaming {
-		l.streams[slot].cancel.Store(1)
+		_ = l.touch(func() { l.streams[slot].cancel.Store(1) }) // what is gone is cancelled, too
 	}
 }

@@ -65,8 +65,8 @@ func TestTextComesAsItGrows(t *testing.T) {
 				t.Fatal(err)
 			}
 			if rest += text; final != nil {
-				if final.Status != layout.StatusBroken || stream.Message(final) != "it broke" {
-					t.Errorf("%s: %+v %q", name, final, stream.Message(final))
+				if message, err := stream.Message(final); final.Status != layout.StatusBroken || message != "it broke" || err != nil {
+					t.Errorf("%s: %+v %q, %v", name, final, message, err)
 				}
 				break
 			}
@@ -82,7 +82,7 @@ func TestTextComesAsItGrows(t *testing.T) {
 func TestTextThatSomebodyElseReapedIsFound(t *testing.T) {
 	for name, spin := range spins() {
 		h := newHeapPrompts(t, 1, spin)
-		ctx, cancel := context.WithTimeout(background(t), 5*time.Second)
+		ctx := background(t)
 		stream := h.prompt(ctx, t, "x")
 		got := h.take(t)
 		for _, piece := range []string{"first", "second"} {
@@ -99,12 +99,8 @@ func TestTextThatSomebodyElseReapedIsFound(t *testing.T) {
 		if _, final, err := stream.Next(ctx); final == nil || err != nil {
 			t.Errorf("%s: %v, %v", name, final, err)
 		}
-		if ctx.Err() != nil {
-			t.Errorf("%s: found only when the context ended", name)
-		}
 		h.close(stream)
 		h.mustBeWhole(t)
-		cancel()
 	}
 }
 
@@ -155,7 +151,7 @@ func TestAPromptThatIsGivenUpIsCancelledAndItsSlotQuarantined(t *testing.T) {
 					t.Errorf("%s: the slot is ours while the server works on it", name)
 				}
 				if !h.server.Cancelled(got) {
-					t.Errorf("%s: the server was not written", name)
+					t.Errorf("%s: the server does not know", name)
 				}
 				h.mustClaim(t)
 				if slot, err := h.TryClaim(); err != fault.RingFull {
@@ -172,30 +168,32 @@ func TestAPromptThatIsGivenUpIsCancelledAndItsSlotQuarantined(t *testing.T) {
 }
 
 func TestALyingServerEndsTheSession(t *testing.T) {
-	for name, lie := range map[string]func(*fakeserver.Server, layout.Submission){
-		"more than fits": func(s *fakeserver.Server, got layout.Submission) {
+	for name, lie := range map[string]func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}){
+		"more than fits": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "x")
+			<-read
 			s.Length(got.Slot).Store(fakeserver.PromptReplyBytes - layout.MessageBytes + 1)
+			s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore})
 		},
-		"less than before": func(s *fakeserver.Server, got layout.Submission) {
+		"less than before": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "some text")
-			time.Sleep(10 * time.Millisecond) // it is read
+			<-read
 			s.Length(got.Slot).Store(2)
 			s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore})
 		},
-		"half a character": func(s *fakeserver.Server, got layout.Submission) { s.Append(got, "\xe2\x82") },
-		"a final text that shrank": func(s *fakeserver.Server, got layout.Submission) {
+		"half a character": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) { s.Append(got, "\xe2\x82") },
+		"a final text that shrank": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "some text")
-			time.Sleep(10 * time.Millisecond)
+			<-read
 			s.Answer(got, layout.Completion{Length: 2, Label: 2})
 		},
-		"more text than reply": func(s *fakeserver.Server, got layout.Submission) {
+		"more text than reply": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Answer(got, layout.Completion{Length: 2, Label: 3})
 		},
-		"text where messages go": func(s *fakeserver.Server, got layout.Submission) {
+		"text where messages go": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Answer(got, layout.Completion{Length: fakeserver.PromptReplyBytes, Label: fakeserver.PromptReplyBytes})
 		},
-		"unknown status": func(s *fakeserver.Server, got layout.Submission) {
+		"unknown status": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Answer(got, layout.Completion{Status: layout.StatusBroken + 1})
 		},
 	} {
@@ -203,16 +201,20 @@ func TestALyingServerEndsTheSession(t *testing.T) {
 			h := newHeapPrompts(t, 2, spin)
 			ctx := background(t)
 			stream := h.prompt(ctx, t, "x")
-			lied := make(chan struct{})
+			lied, read := make(chan struct{}), make(chan struct{})
 			go func() {
-				lie(h.server, h.take(t))
+				lie(h.server, h.take(t), read)
 				close(lied)
 			}()
 			var err error
 			for err == nil {
+				var text string
 				var final *layout.Completion
-				if _, final, err = stream.Next(ctx); final != nil && err == nil {
+				if text, final, err = stream.Next(ctx); final != nil && err == nil {
 					t.Fatalf("%s: believed", name)
+				}
+				if text != "" {
+					close(read)
 				}
 			}
 			if ctx.Err() != nil {
@@ -293,8 +295,8 @@ func (sc *scribe) run(h *heapLane, stop <-chan struct{}) {
 	}
 }
 
-// reader makes prompts until stop, checks every word of the answers, and gives some of them up at any point.
-func reader(h *heapLane, number byte, seed uint64, stop <-chan struct{}) error {
+// reader makes prompts until stop, counts them, checks every word of the answers, and gives some of them up at any point.
+func reader(h *heapLane, number byte, seed uint64, stop <-chan struct{}, made *atomic.Int64) error {
 	random := rand.New(rand.NewPCG(seed, uint64(number)))
 	for {
 		select {
@@ -311,6 +313,7 @@ func reader(h *heapLane, number byte, seed uint64, stop <-chan struct{}) error {
 			return err
 		}
 		cancel()
+		made.Add(1)
 	}
 }
 
@@ -376,17 +379,18 @@ func TestManyStreamsOnFewSlotsGetEveryWordOnce(t *testing.T) {
 				}()
 				h.stopServer = sync.OnceFunc(func() { close(stopServer); <-stopped })
 				stop := make(chan struct{})
+				var made atomic.Int64
 				var all sync.WaitGroup
 				for i := range 30 {
 					all.Add(1)
 					go func() {
 						defer all.Done()
-						if err := reader(h, byte(i), seed, stop); err != nil {
+						if err := reader(h, byte(i), seed, stop, &made); err != nil {
 							t.Error(err)
 						}
 					}()
 				}
-				time.Sleep(stressFor)
+				until(t, "prompts are made", func() bool { return made.Load() > stressPrompts })
 				if kill {
 					h.kill()
 				}
@@ -419,14 +423,13 @@ func TestReadersAreAlwaysWoken(t *testing.T) {
 				defer close(stopped)
 				h.converse(rand.New(rand.NewPCG(seed, uint64(readers))), read, stop)
 			}()
-			end := time.Now().Add(2 * stressFor)
 			var all sync.WaitGroup
 			for i := range readers {
 				all.Add(1)
 				go func() {
 					defer all.Done()
 					random := rand.New(rand.NewPCG(seed, uint64(i)))
-					for time.Now().Before(end) && ctx.Err() == nil {
+					for range 4 {
 						stream := h.prompt(ctx, t, "x")
 						for {
 							_, final, err := stream.Next(ctx)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,8 +18,23 @@ import (
 	"go-shm-client/internal/layout"
 )
 
-// stressFor is how long each combination is stressed.
-const stressFor = 150 * time.Millisecond
+// How much each combination is stressed: by calls that are answered, prompts that are made, calls of one caller.
+const (
+	stressCalls   = 1500
+	stressPrompts = 300
+	loneCalls     = 3000
+)
+
+// until waits until done says true.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done() && !t.Failed(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("waited in vain until %s\n%s", what, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
 
 // answerWithReply answers with the checksum of the pixels, and with a reply that repeats their first 64 bytes.
 func answerWithReply(s *fakeserver.Server, got layout.Submission) {
@@ -123,15 +139,14 @@ func TestALoneSleeperIsAlwaysWoken(t *testing.T) {
 			h.run(fakeserver.Behaviour{Random: rand.New(rand.NewPCG(seed, 1)), Polls: 1000, Answer: func(s *fakeserver.Server, got layout.Submission) {
 				s.Answer(got, layout.Completion{})
 			}})
-			stop := time.Now().Add(2 * stressFor)
 			var all sync.WaitGroup
 			for range callers {
 				all.Add(1)
 				go func() {
 					defer all.Done()
-					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
-					for calls := 0; calls%64 != 0 || time.Now().Before(stop); calls++ {
+					for calls := range loneCalls {
 						slot, err := h.Claim(ctx)
 						if err != nil {
 							t.Error(err)
@@ -189,11 +204,14 @@ func stress(t *testing.T, h *heapLane, seed uint64, callers int, kill bool) *tal
 			}
 		}()
 	}
+	enough := int64(stressCalls)
 	if kill {
-		time.Sleep(time.Duration(seed % 20_000_000))
+		enough = int64(seed % (stressCalls / 4))
+	}
+	until(t, "calls are answered", func() bool { return count.answered.Load() >= enough })
+	if kill {
 		h.kill()
 	} else {
-		time.Sleep(stressFor)
 		close(stop)
 	}
 	all.Wait()

@@ -16,11 +16,13 @@ func deadlineOf(ctx context.Context) uint64 {
 	return uint64(max(1, machine.At(deadline)))
 }
 
-// publish hands the slot to the server and wakes it if it sleeps. On an error the slot is still the caller's.
-func (l *Lane) publish(slot uint32, s layout.Submission) error {
+// publish hands the slot to the server, says so in w, and wakes the server if it sleeps. On an error the slot is still the caller's.
+func (l *Lane) publish(slot uint32, s layout.Submission, w *wait) error {
 	if err := l.enqueue(slot, s); err != nil {
 		return err
 	}
+	w.published = true
+	l.counters.requests.Add(1)
 	// W1 was the store of the turn in Producer.Publish, W2 is that it is sequentially consistent, like this load and
 	// the server's store of server_parked (S1) and fence (S2). Forbidden: the server's last look (S3) misses our
 	// entry and our load (W3) misses its flag, so that it sleeps on a submission that is there.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"runtime/debug"
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
@@ -16,11 +17,20 @@ func (l *Lane) Call(ctx context.Context, slot uint32, op, flags uint16) (result 
 
 // Do is Call with any submission that is completed once. Its times are filled in.
 func (l *Lane) Do(ctx context.Context, slot uint32, s layout.Submission) (result layout.Completion, owned bool, err error) {
-	w, err := l.start(ctx, slot, s)
+	return l.do(ctx, slot, s, nil)
+}
+
+// CallWith is Call of a slot that was taken, and not claimed yet: data, which must fit, is written to it first.
+func (l *Lane) CallWith(ctx context.Context, slot uint32, data []byte, op, flags uint16) (result layout.Completion, owned bool, err error) {
+	return l.do(ctx, slot, layout.Submission{Op: op, Flags: flags, Length: l.geometry.SlotBytes}, data)
+}
+
+func (l *Lane) do(ctx context.Context, slot uint32, s layout.Submission, data []byte) (result layout.Completion, owned bool, err error) {
+	w, news, err := l.attempt(ctx, slot, s, data, true)
 	if err != nil {
 		return layout.Completion{}, true, err
 	}
-	if !l.await(ctx, slot, w) {
+	if !l.await(ctx, slot, w, news) {
 		return layout.Completion{}, false, fault.Context(ctx)
 	}
 	c := &l.calls[slot]
@@ -30,42 +40,60 @@ func (l *Lane) Do(ctx context.Context, slot uint32, s layout.Submission) (result
 	return c.result, true, nil
 }
 
-// wait is how a call waits for news: since when, how long it may poll, and whether it holds the reaper role for it.
+// wait is how a call waits for news: since when, how long it may poll, whether it holds the reaper role for it, and whether the
+// server has been given the call.
 type wait struct {
-	began, budget int64
-	reaper        bool
+	began, budget     int64
+	reaper, published bool
 }
 
-func (l *Lane) newWait() wait {
-	w := wait{began: machine.Now(), budget: l.spinner.budget()}
+// begin begins to wait, and takes the role where polling may pay. It touches the memory.
+func (l *Lane) begin(w *wait) {
+	w.began, w.budget = machine.Now(), l.spinner.budget()
 	if w.reaper = w.budget > 0 && l.takeRole(); w.reaper {
 		l.disarm()
 	}
-	return w
 }
 
-// start submits an owned slot. On an error, which is fault.NotRun, nothing was published and the slot is still the caller's.
-func (l *Lane) start(ctx context.Context, slot uint32, s layout.Submission) (wait, error) {
+// attempt submits an owned slot, after data was written to it if there is any, and polls for news of it where that may pay. On an
+// error, which is fault.NotRun, nothing was published and the slot is still the caller's.
+func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, data []byte, poll bool) (w wait, news bool, err error) {
 	if ctx.Err() != nil {
-		return wait{}, fault.As(fault.Context(ctx), fault.NotRun)
+		return wait{}, false, fault.As(fault.Context(ctx), fault.NotRun)
+	}
+	s.Deadline = deadlineOf(ctx)
+	defer l.attemptCaught(debug.SetPanicOnFault(true), slot, &w, &err)
+	if data != nil {
+		if err := l.admit(); err != nil {
+			return wait{}, false, fault.As(err, fault.NotRun)
+		}
+		copy(l.Slot(slot), data)
 	}
 	// The role is taken before the submission is published: the server then finds client_parked cleared and does not
 	// ring for a client that polls.
-	w := l.newWait()
-	s.Deadline, s.Submitted = deadlineOf(ctx), uint64(w.began)
-	if err := l.publish(slot, s); err != nil {
+	l.begin(&w)
+	s.Submitted = uint64(w.began)
+	if err := l.publish(slot, s, &w); err != nil {
 		if w.reaper {
 			l.leaveRole()
 		}
-		return wait{}, fault.As(err, fault.NotRun)
+		return wait{}, false, fault.As(err, fault.NotRun)
 	}
-	l.counters.requests.Add(1)
-	return w, nil
+	return w, poll && w.reaper && l.spin(ctx, slot, w.began, w.budget), nil
 }
 
-// await waits until there is news of the slot's call. false: ctx ended first, and the slot is not ours any more.
-func (l *Lane) await(ctx context.Context, slot uint32, w wait) bool {
-	if w.reaper && l.spin(ctx, slot, w.began, w.budget) {
+// poll begins to wait unless w has, and polls for news where that may pay.
+func (l *Lane) poll(ctx context.Context, slot uint32, w *wait) (news bool) {
+	defer l.holderCaught(debug.SetPanicOnFault(true), &w.reaper)
+	if w.began == 0 {
+		l.begin(w)
+	}
+	return w.reaper && l.spin(ctx, slot, w.began, w.budget)
+}
+
+// await waits until there is news of the slot's call, unless there is. false: ctx ended first, and the slot is not ours any more.
+func (l *Lane) await(ctx context.Context, slot uint32, w wait, news bool) bool {
+	if news {
 		l.leaveRole()
 	} else if !l.sleep(ctx, slot, w.reaper) {
 		return false
@@ -88,7 +116,7 @@ func (l *Lane) sleep(ctx context.Context, slot uint32, reaper bool) bool {
 		l.waiters.Add(-1)
 	}
 	if reaper || asleep && l.takeRole() {
-		l.reap()
+		l.reapGuarded()
 		l.leaveRole()
 	}
 	if !asleep {
