@@ -78,8 +78,10 @@ def train(
         "class_names": list(pictures.class_names),
         "architecture": ARCHITECTURE.format(classes=len(pictures.class_names)),
         "parameters": model.count_params(),
-        "input": "float32 (n, 32, 32, 3), RGB in [0, 1]",
-        "output": f"float32 (n, {len(pictures.class_names)}), logits",
+        "input": "float32 (n, 32, 32, 3), RGB",
+        "pixels": "0..1",
+        "output": f"float32 (n, {len(pictures.class_names)})",
+        "outputs": "logits",
         "data": pictures.source,
         "held_out": accuracies(predicted, held),
         "training": {

@@ -20,7 +20,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from shm_server.models.errors import ModelError
+from shm_server.models import probes
+from shm_server.models.errors import ModelError, reason
+from shm_server.models.outputs import HALF_TOLERANCE, spread, sum_to_one
 
 __all__ = ["ENGINES", "INPUT_SHAPE", "Classifier", "ModelError", "load_classifier", "warm_up"]
 
@@ -83,9 +85,26 @@ def load_classifier(engine: str, path: Path | str | None = None, *, threads: int
         advice = f'pip install "shm-server[{engine}]"'
         raise ModelError(f'engine "{engine}" needs {ENGINES[engine]}: {advice}') from error
     if path is not None:
-        return module.load(Path(path), threads=threads)
+        return _tried(path, module.load(Path(path), threads=threads))
     with resources.as_file(resources.files("shm_server.assets")) as assets:
-        return module.load(assets / "cifar10-cnn.keras", threads=threads)
+        path = assets / "cifar10-cnn.keras"
+        return _tried(path, module.load(path, threads=threads))
+
+
+def _tried(path: Path | str, classifier: Classifier) -> Classifier:
+    """`classifier` once it has kept its word: an engine may compile a model into something else than Keras had."""
+    pixels = probes.pictures()
+    try:
+        alone, among = classifier.scores(pixels[:1]), classifier.scores(pixels[[0, 1, 2, 3, 4, 5, 6, 0]])
+    except Exception as error:  # whatever a framework raises
+        raise ModelError(f"{path}: {classifier.name} fails: {reason(error)}") from error
+    if not np.isfinite(among).all() or not sum_to_one(among, HALF_TOLERANCE):
+        raise ModelError(f"{path}: {classifier.name} gives scores {spread(among)}, must be probabilities")
+    if np.abs(among[[0, 7]] - alone).max() > HALF_TOLERANCE:
+        raise ModelError(
+            f"{path}: a picture's scores depend on the others in its batch: does it take statistics over them?"
+        )
+    return classifier
 
 
 def warm_up(classifier: Classifier, batch_sizes: Iterable[int]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from shm_server.models.keras_file import open_model
@@ -26,18 +25,8 @@ class JaxClassifier:
     """A Classifier."""
 
     def __init__(self, path: Path):
-        opened = open_model(path, "jax")
-        model = opened.model
-        trainable = [np.asarray(variable) for variable in model.trainable_variables]
-        others = [np.asarray(variable) for variable in model.non_trainable_variables]
-
-        @jax.jit
-        def scores(pixels: jax.Array) -> jax.Array:
-            pictures = pixels.transpose(0, 2, 3, 1).astype(jnp.float32) / 255
-            outputs, _ = model.stateless_call(trainable, others, pictures, training=False)
-            return jax.nn.softmax(outputs) if opened.gives_logits else outputs
-
-        self._scores = scores
+        opened = open_model(path, "jax", jax.jit)
+        self._scores = jax.jit(opened.scores)
         self.class_names = opened.class_names
         self.name = f"{path.stem} on JAX"
 

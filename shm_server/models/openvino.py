@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shm_server.models.keras_file import open_model
-from shm_server.models.tensorflow import scoring_graph
+from shm_server.models.errors import ModelError, reason
+from shm_server.models.tensorflow import open_graph
 
 # Importing OpenVINO sends usage data to its makers unless this module is missing, which it may be.
 sys.modules.setdefault("openvino_telemetry", None)
@@ -31,10 +31,12 @@ class OpenVinoClassifier:
     """A Classifier.  It compiles for each batch size at its first call with it, about 0.1 s."""
 
     def __init__(self, path: Path, threads: int):
-        opened = open_model(path, "tensorflow")
-        self.class_names = opened.class_names
+        graph, self.class_names = open_graph(path)
         self.name = f"{path.stem} on OpenVINO"
-        self._graph = ov.convert_model(scoring_graph(opened))
+        try:
+            self._graph = ov.convert_model(graph)
+        except Exception as error:  # it has errors of its own for each part of a conversion
+            raise ModelError(f"{path}: OpenVINO can not run it: {reason(error)}") from error
         self._core = ov.Core()
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -60,4 +62,4 @@ class OpenVinoClassifier:
         graph = self._graph.clone()
         graph.reshape([size, 3, 32, 32])
         request = self._core.compile_model(graph, "CPU", self._options).create_infer_request()
-        return request, request.get_input_tensor().data, request.get_output_tensor().data
+        return request, request.get_input_tensor().data, request.get_output_tensor(0).data

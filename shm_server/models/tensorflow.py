@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from shm_server.models.errors import ModelError
-from shm_server.models.keras_file import OpenedModel, open_model
+from shm_server.models.keras_file import open_model
 from shm_server.models.quiet import quiet_imports
 
 with quiet_imports():
@@ -52,28 +52,21 @@ def load(path: Path, *, threads: int) -> TensorFlowClassifier:
     return TensorFlowClassifier(path)
 
 
-def scoring_graph(opened: OpenedModel) -> tf.types.experimental.ConcreteFunction:
-    """The graph of a model, from uint8 (n, 3, 32, 32) to probabilities, float32 (n, classes)."""
-    model = opened.model
-    trainable = [variable.numpy() for variable in model.trainable_variables]
-    others = [variable.numpy() for variable in model.non_trainable_variables]
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 3, 32, 32), tf.uint8)], autograph=False)
-    def scores(pixels: tf.Tensor) -> tf.Tensor:
-        pictures = tf.transpose(tf.cast(pixels, tf.float32) / 255, (0, 2, 3, 1))
-        outputs, _ = model.stateless_call(trainable, others, pictures, training=False)
-        return tf.nn.softmax(outputs) if opened.gives_logits else outputs
-
-    return scores.get_concrete_function()
+def open_graph(path: Path) -> tuple[tf.types.experimental.ConcreteFunction, tuple[str, ...]]:
+    """The graph of the model at `path`, from uint8 (n, 3, 32, 32) to probabilities, float32 (n, classes), and its class
+    names.  Raises ModelError."""
+    opened = open_model(path, "tensorflow", lambda graph: graph)  # it runs as it is
+    pixels = tf.TensorSpec((None, 3, 32, 32), tf.uint8)
+    graph = tf.function(opened.scores, input_signature=[pixels], autograph=False)
+    return graph.get_concrete_function(), opened.class_names
 
 
 class TensorFlowClassifier:
     """A Classifier.  It reads pixels where they are if ALIGNMENT fits; others it copies."""
 
     def __init__(self, path: Path):
-        opened = open_model(path, "tensorflow")
-        self._graph = scoring_graph(opened)
-        self.class_names = opened.class_names
+        self._graph, self.class_names = open_graph(path)
+        self._constants = self._graph.captured_inputs  # mostly none: tensors that a layer made when it was loaded
         self.name = f"{path.stem} on TensorFlow"
         self._aliases: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
         # TensorFlow's modules look names up in Python.
@@ -90,7 +83,7 @@ class TensorFlowClassifier:
                 pixels = self._alias(address, interface)
             # It aliases the pixels and dies with this call, which waits for the result.
             tensor = self._from_dlpack(pixels.__dlpack__())
-        return self._call(args=[tensor], Tout=[tf.float32], f=self._graph)[0].numpy()
+        return self._call(args=[tensor, *self._constants], Tout=[tf.float32], f=self._graph)[0].numpy()
 
     def _alias(self, address: int, interface: dict[str, Any]) -> np.ndarray:
         """The same pixels, writable: DLPack hands out nothing else.  TensorFlow never writes to what it is given.
