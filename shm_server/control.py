@@ -15,7 +15,8 @@ from importlib.metadata import version
 from typing import Protocol
 
 from . import doorbell
-from .dispatch import Dispatcher
+from .describe import describe, where
+from .dispatch import DRAIN_SECONDS, Dispatcher
 from .doorbell import Refused
 from .layout import FrameKind, LaneKind, Reason
 from .session import Session
@@ -23,6 +24,11 @@ from .session import Session
 log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 5.0
+# Clients that have said no complete hello yet. Beyond, the oldest makes room: whoever connects and says nothing keeps
+# neither descriptors nor room from those who do.
+MAX_GREETING = 128
+# Read once: an upgrade replaces the files of a server that runs.
+SERVER_NAME = f"shm-server {version('shm-server')}"
 
 
 class Source(Protocol):
@@ -34,7 +40,10 @@ class Source(Protocol):
     def listen(self) -> None: ...
 
     def accept(self) -> tuple[socket.socket, bytes]:
-        """The next client and what it has said so far. BlockingIOError: none; EOFError: there will be none."""
+        """The next client and what it has said so far. BlockingIOError: none; EOFError: there will be none.
+
+        Another OSError: out of descriptors, or the client is gone again.
+        """
         ...
 
     def close(self) -> None: ...
@@ -64,14 +73,16 @@ class Control:
         cpu: int | None = None,
         forwards: Mapping[LaneKind, Forward] | None = None,
     ) -> None:
+        doorbell.check_names(dispatcher.name, dispatcher.classes)
         self.dispatcher, self.max_sessions, self.cpu = dispatcher, max_sessions, cpu
         self.allow_other_users, self.forwards = allow_other_users, dict(forwards or {})
         dispatcher.on_released = self._released
         self.totals: collections.Counter[str] = collections.Counter()  # counters of sessions that are over
         self.faults = 0
         self._sessions: dict[int, Session] = {}  # by descriptor of the socket
-        self._greeting: dict[int, tuple[socket.socket, bytearray, float]] = {}  # said no complete hello yet
-        self._done: collections.deque[tuple[Session, str]] = collections.deque()
+        # Said no complete hello yet: socket, what it said, when it came; the oldest first.
+        self._greeting: dict[int, tuple[socket.socket, bytearray, float]] = {}
+        self._done: collections.deque[tuple[Session, Reason | None, str]] = collections.deque()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -84,28 +95,41 @@ class Control:
     def run(self) -> None:
         """Serve until `stop`; then drain, say goodbye to every client and remove the socket file."""
         data = threading.Thread(target=self._run_data, name="shm-data", daemon=True)
-        data.start()
-        self._source.listen()
-        self._epoll.register(self._source.socket, select.EPOLLIN)
         try:
+            data.start()
+            if not self._stop_asked:
+                self._source.listen()
+            self._epoll.register(self._source.socket, select.EPOLLIN)
             while not self._stop_asked:
                 self._turn(timeout=1.0 if self._greeting else -1)
         finally:
-            self._epoll.unregister(self._source.socket)
+            self._stop_asked = True
             self._source.close()
-            self.dispatcher.stop()
-            data.join()
-            self._reap(Reason.DRAINING, "the server is stopping")
-            for sock, _, _ in self._greeting.values():
-                doorbell.send_reason(sock, FrameKind.REFUSAL, Reason.DRAINING, "the server is stopping")
-                sock.close()
-            self._epoll.close()
-            os.close(self._wake)
+            if data.ident is not None:
+                self._join(data)
+            self._end()
         if self._failure:
             raise self._failure
 
+    def _join(self, data: threading.Thread) -> None:
+        self.dispatcher.stop()
+        data.join(DRAIN_SECONDS + 1)
+        if data.is_alive():
+            log.warning("stopping: the model is still busy with its last batch, which cannot be interrupted")
+            data.join()
+
+    def _end(self) -> None:
+        """Tell every client, and give everything back. There is no data thread any more."""
+        self._reap()
+        for session in list(self._sessions.values()):  # of a data thread that failed
+            self._close(session, Reason.INTERNAL, "the server failed; its log says why")
+        for fd in list(self._greeting):
+            self._refuse(fd, Reason.DRAINING, "the server is stopping")
+        self._epoll.close()
+        os.close(self._wake)
+
     def stop(self) -> None:
-        """Make `run` return after draining. Safe in a signal handler and from any thread, also after `run` returned."""
+        """Make `run` return after draining. Safe in a signal handler and from any thread, before `run` and after it."""
         if not self._stop_asked:
             self._stop_asked = True
             self._poke()
@@ -133,6 +157,16 @@ class Control:
 
     def _turn(self, timeout: float) -> None:
         for fd, event in self._epoll.poll(timeout):
+            if self._stop_asked:
+                return  # within one event, however many there are
+            self._handle(fd, event)
+        while self._greeting and (fd := self._late()) is not None:
+            log.warning("a client said no hello within %g s", HELLO_SECONDS)
+            self._hang_up(fd)
+
+    def _handle(self, fd: int, event: int) -> None:
+        """One event of one client. Whatever it raises is that client's answer: only signals end the loop."""
+        try:
             if fd == self._wake:
                 os.eventfd_read(self._wake)
                 self._reap()
@@ -143,11 +177,18 @@ class Control:
             elif fd in self._sessions and event & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
                 self._epoll.unregister(fd)
                 self.dispatcher.remove(self._sessions[fd])
-        now = time.monotonic()
-        for fd, (sock, _, since) in list(self._greeting.items()):
-            if now - since > HELLO_SECONDS:
-                log.warning("a client (pid %d) said no hello within %g s", doorbell.Peer.of(sock).pid, HELLO_SECONDS)
-                self._hang_up(fd)
+        except Refused as refusal:
+            log.warning("refused a client: %s", refusal)
+            self._refuse(fd, refusal.reason, str(refusal))
+        except Exception as error:
+            if isinstance(error, OSError) and fd in self._greeting:
+                log.info("a client went away in the handshake: %s", describe(error))
+            else:
+                log.error("a client was not served: %s. %s", describe(error), where(error))
+            if fd in self._greeting:
+                self._refuse(fd, Reason.INTERNAL, "the server failed; its log says why")
+            elif fd == self._wake:
+                self._poke()  # for the rest of what is done
 
     def _accept(self) -> None:
         try:
@@ -157,42 +198,45 @@ class Control:
         except EOFError:
             self.stop()
             return
-        except OSError as error:  # out of descriptors, or the client is gone again
-            log.error("accept: %s", error)
-            time.sleep(0.01)  # the source stays readable: do not burn a core until a descriptor is free
+        except OSError as error:
+            log.error("accept: %s", describe(error))
+            time.sleep(0.01)  # the source may stay readable: do not burn a core until a descriptor is free
             return
         sock.setblocking(False)
-        self._greeting[sock.fileno()] = (sock, bytearray(received), time.monotonic())
-        self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
-        if received:
-            self._greet(sock.fileno())
+        fd = sock.fileno()
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
+        self._greeting[fd] = (sock, bytearray(received), time.monotonic())
+        if len(self._greeting) > MAX_GREETING:
+            log.warning("a client that had said no hello made room: %d others have not either", MAX_GREETING)
+            self._hang_up(next(iter(self._greeting)))
+        self._handle(fd, select.EPOLLIN)  # most have said it by now
 
     def _greet(self, fd: int) -> None:
         sock, received, _ = self._greeting[fd]
-        try:
-            peer = doorbell.Peer.of(sock)
-            doorbell.allowed(peer, self.allow_other_users)
-            if not doorbell.receive_hello(sock, received):
-                return
-            request = self._request(received)
-            if request.kind != self.dispatcher.kind:
-                self.forwards[request.kind].send(sock, bytes(received))
-                self._hang_up(fd)  # the other process has a descriptor of its own
-                return
-            session = self._open(sock, peer, request)
-        except Refused as refusal:
-            log.warning("refused a client: %s", refusal)
-            doorbell.send_reason(sock, FrameKind.REFUSAL, refusal.reason, str(refusal))
-            self._hang_up(fd)
-        except OSError as error:
-            log.info("a client went away in the handshake: %s", error)
-            self._hang_up(fd)
-        else:
-            del self._greeting[fd]
-            self._sessions[fd] = session
-            self._epoll.modify(fd, select.EPOLLRDHUP)  # bells are the data thread's; only the end is ours
-            self.dispatcher.add(session)
-            log.info("%s opened", session)
+        peer = doorbell.Peer.of(sock)
+        doorbell.allowed(peer, self.allow_other_users)
+        if not doorbell.receive_hello(sock, received):
+            return
+        request = self._request(received)
+        if request.kind != self.dispatcher.kind:
+            self.forwards[request.kind].send(sock, bytes(received))
+            self._hang_up(fd)  # the other process has a descriptor of its own
+            return
+        session = self._open(sock, peer, request)
+        self._epoll.modify(fd, select.EPOLLRDHUP)  # bells are the data thread's; only the end is ours
+        del self._greeting[fd]
+        self._sessions[fd] = session
+        self.dispatcher.add(session)
+        log.info("%s opened", session)
+
+    def _late(self) -> int | None:
+        """The oldest client, if it has had its time to say hello."""
+        fd, (_, _, since) = next(iter(self._greeting.items()))
+        return fd if time.monotonic() - since > HELLO_SECONDS else None
+
+    def _refuse(self, fd: int, reason: Reason, message: str) -> None:
+        doorbell.send_reason(self._greeting[fd][0], FrameKind.REFUSAL, reason, message)
+        self._hang_up(fd)
 
     def _hang_up(self, fd: int) -> None:
         self._epoll.unregister(fd)
@@ -213,31 +257,32 @@ class Control:
         spec = self.dispatcher.spec(request)
         try:
             session = Session(sock, peer, spec, sealed=self.allow_other_users)
-        except (OSError, ValueError) as error:
-            raise Refused(Reason.NO_MEMORY, f"no segment: {error}") from error
+        except Exception as error:  # of the kernel, of a limit, or of posix_ipc, which has exceptions of its own
+            raise Refused(Reason.NO_MEMORY, f"no segment: {describe(error)}") from error
         try:
-            name = f"shm-server {version('shm-server')}"
-            session.welcome(server=name, model=self.dispatcher.name, classes=self.dispatcher.classes)
+            session.welcome(server=SERVER_NAME, model=self.dispatcher.name, classes=self.dispatcher.classes)
         except BaseException:
             session.unmap()
             raise
         return session
 
-    def _released(self, session: Session, fault: str) -> None:
+    def _released(self, session: Session, reason: Reason | None, message: str) -> None:
         """The data thread is through with the session."""
-        self._done.append((session, fault))
+        self._done.append((session, reason, message))
         self._poke()
 
-    def _reap(self, reason: Reason | None = None, message: str = "") -> None:
+    def _reap(self) -> None:
         while self._done:
-            session, fault = self._done.popleft()
-            fd = session.socket.fileno()
-            self.totals.update(session.lane.counters())
-            if fault:
-                self.faults += 1
-                log.warning("%s closed: %s", session, fault)
-                session.close(Reason.PROTOCOL, fault)
-            else:
-                log.info("%s closed", session)
-                session.close(reason, message)
-            del self._sessions[fd]
+            self._close(*self._done.popleft())
+
+    def _close(self, session: Session, reason: Reason | None, message: str) -> None:
+        del self._sessions[session.socket.fileno()]
+        self.totals.update(session.lane.counters())
+        if reason is None:
+            log.info("%s closed", session)
+            if self._stop_asked:
+                reason, message = Reason.DRAINING, "the server is stopping"
+        else:
+            self.faults += reason == Reason.PROTOCOL
+            log.warning("%s closed: %s", session, message)
+        session.close(reason, message)

@@ -6,13 +6,18 @@ The exception comes from a model, an endpoint or a library: its `__str__` may ra
 characters, or text that UTF-8 cannot encode. None of that may end the loop that answers with it.
 """
 
+import collections
+
+# Functions that a log names of those that an exception came through.
+INNERMOST = 5
 # A few lines of a log; a reply or a refusal takes less and is cut once more.
 LONGEST = 1000
 # Looked at before the text is cut: room for what is dropped.
 LOOKED_AT = 8 * LONGEST
 
-# `__name__` as the interpreter keeps it, whatever a metaclass says.
+# As the interpreter keeps them, whatever a metaclass or a property says.
 _name_of = type.__dict__["__name__"].__get__
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 
 def describe(error: BaseException) -> str:
@@ -28,6 +33,17 @@ def message(error: BaseException) -> str:
         return one_line(str.__getitem__(str(error), slice(LOOKED_AT)))
     except BaseException as another:  # SystemExit too: whoever describes an exception does not want a second one
         return f"(no message: its __str__ raised {one_line(_name_of(type(another)))})"
+
+
+def where(error: BaseException) -> str:
+    """Where `error` was raised, for a log: the innermost functions, without the text of others that a traceback has."""
+    frames: collections.deque[str] = collections.deque(maxlen=INNERMOST)
+    at = _traceback_of(error)
+    while at is not None:
+        code = at.tb_frame.f_code
+        frames.append(f"{code.co_name} ({code.co_filename}:{at.tb_lineno})")
+        at = at.tb_next
+    return one_line(f"Traceback: {' > '.join(frames)}")
 
 
 def one_line(text: str) -> str:

@@ -2,31 +2,40 @@
 
 It alone touches the rings. The control thread hands it sessions to serve and to drop (`add`, `remove`), and gets each
 session back (`on_released`) once its rings are no longer looked at. What a batch means is a subclass's business.
+
+Each turn is bounded: at most one batch of each session, then the orders of other threads, then whatever else a kind of
+lane has to do. So a client that always has more waiting delays another by one batch, and a stop not at all.
 """
 
 import collections
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 
-from . import _core
+from . import _core, layout
+from .describe import describe, where
 from .doorbell import LaneRequest
-from .layout import LaneKind, Op
+from .layout import LaneKind, Op, Reason
 from .segment import LaneSpec
 from .session import Session
 
+log = logging.getLogger(__name__)
+
 # Looking a member up in its enum takes 90 ns, a fifteenth of an echo's time; this takes 15.
 ECHO = int(Op.ECHO)
-# How long a stopping server goes on with what clients still submit before it refuses the rest.
+# How long a stopping server goes on with what clients still submit before it refuses the rest. What a model has begun
+# by then cannot be cut: the stop waits for it.
 DRAIN_SECONDS = 5.0
 
 
 class Dispatcher:
     """One kind of lane of many sessions, served by the thread that calls `run`.
 
-    `limit` is how many requests are taken from a session at a time. `on_released(session, fault)` is called in the data
-    thread when a session is no longer served: fault is how its client broke the protocol, or "".
+    `limit` is how many requests are taken from a session at a time. `on_released(session, reason, message)` is called
+    in the data thread when a session is no longer served: with PROTOCOL and how its client broke it, with another
+    reason for what went wrong here, with None when its client or the server ends.
     """
 
     kind: LaneKind
@@ -37,7 +46,7 @@ class Dispatcher:
         self.poller = _core.Poller(spin_budget(spin_us))
         self.limit = limit
         self.sessions: dict[_core.Lane, Session] = {}
-        self.on_released: Callable[[Session, str], None] = lambda session, fault: None
+        self.on_released: Callable[[Session, Reason | None, str], None] = lambda session, reason, message: None
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._stopping = False
 
@@ -48,8 +57,19 @@ class Dispatcher:
         raise NotImplementedError
 
     def serve(self, lane: _core.Lane) -> None:
-        """Run a drained batch. Called in the data thread; `lane.op` is one that the lane's kind has, and no echo."""
+        """Run a drained batch. Called in the data thread; `lane.op` is one that the lane's kind has, and no echo.
+
+        What it raises is the answer to every request of the batch that has none yet.
+        """
         raise NotImplementedError
+
+    def between(self) -> None:
+        """What a turn has besides batches. Called in the data thread when `wait` answers None."""
+        self._obey()
+
+    def unfinished(self) -> bool:
+        """Whether there is work in hand that no ring shows. Called in the data thread of a stopping server."""
+        return False
 
     def counters(self) -> dict[str, int]:
         """Totals since the start. Any thread."""
@@ -66,10 +86,13 @@ class Dispatcher:
         self.post(lambda: self._add(session))
 
     def remove(self, session: Session) -> None:
-        self.post(lambda: self.release(session, ""))
+        self.post(lambda: self.release(session))
 
     def stop(self) -> None:
-        """Have `run` answer what is in flight, refuse what comes after, release every session and return."""
+        """Have `run` answer what is in flight, refuse what comes after, release every session and return.
+
+        At any time, also before `run`, and any number of times.
+        """
         self.post(self._stop)
 
     # -- the data thread
@@ -80,54 +103,83 @@ class Dispatcher:
             os.sched_setaffinity(threading.get_native_id(), {cpu})
         wait, dispatch, limit = self.wait, self.dispatch, self.limit
         while not self._stopping:
-            lane = wait(limit)
-            if lane is not None:
-                dispatch(lane)
-                continue
-            while self._orders:
-                self._orders.popleft()()
+            dispatch(wait(limit))
+        self._drain()
 
     @property
     def wait(self) -> Callable[[int], _core.Lane | None]:
-        """wait(limit) is the next lane with a batch, or None when there are orders to look at."""
+        """wait(limit) is the next lane with a batch, or None when `between` is due. What it raises ends `run`."""
         return self.poller.next
 
-    def dispatch(self, lane: _core.Lane) -> None:
-        """Run a lane's batch, or end its session when its client broke the protocol."""
-        op = lane.op
-        if op == ECHO:
-            lane.complete_echo()
-        elif op:
-            self.serve(lane)
-        else:
-            self.release(self.sessions[lane], lane.fault)
+    def dispatch(self, lane: _core.Lane | None) -> None:
+        """Run a lane's batch, or end its session when its client broke the protocol; None: do what is due in between.
 
-    def release(self, session: Session, fault: str) -> None:
+        Whatever that raises ends here, SystemExit and KeyboardInterrupt too: signals reach the main thread only, so
+        here they come from a model.
+        """
+        try:
+            if lane is None:
+                self.between()
+            elif (op := lane.op) == ECHO:
+                lane.complete_echo()
+            elif op:
+                self.serve(lane)
+            else:
+                self.release(self.sessions[lane], Reason.PROTOCOL, lane.fault)
+        except BaseException as error:
+            self._failed(error)
+
+    def release(self, session: Session, reason: Reason | None = None, message: str = "") -> None:
         """Stop serving a session; nothing when that has happened before: who breaks the protocol also hangs up."""
         if self.sessions.pop(session.lane, None) is not None:
             self.poller.remove(session.lane)
-            self.on_released(session, fault)
+            self.on_released(session, reason, message)
+
+    def _failed(self, error: BaseException) -> None:
+        """Answer the requests in hand with what was raised."""
+        said = describe(error)
+        log.error("a batch failed: %s. %s", said, where(error))
+        for lane in self.sessions:
+            if lane.count:
+                lane.complete_error(cut(said, layout.MESSAGE_BYTES))
+        self.poller.wake()  # for the orders behind the one that raised
+
+    def _obey(self) -> None:
+        for _ in range(len(self._orders)):  # those that come meanwhile have their turn
+            self._orders.popleft()()
 
     def _add(self, session: Session) -> None:
-        self.sessions[session.lane] = session
-        self.poller.add(session.lane)
-
-    def finish(self, end: float) -> None:
-        """Go on with what is in flight until it is done or time.monotonic() reaches `end`."""
-        while time.monotonic() < end and (lane := self.poller.take(self.limit)) is not None:
-            self.dispatch(lane)
+        try:
+            self.poller.add(session.lane)
+        except Exception as error:  # the kernel watches no more sockets: that client's answer
+            self.on_released(session, Reason.NO_MEMORY, f"its socket cannot be watched: {describe(error)}")
+        else:
+            self.sessions[session.lane] = session
 
     def _stop(self) -> None:
+        self._stopping = True
+
+    # -- the end
+
+    def _drain(self) -> None:
+        """Go on for a while with what clients submit, refuse the rest at once, let go of every session."""
         for lane in self.sessions:
             lane.announce_draining()
         self.finish(time.monotonic() + DRAIN_SECONDS)
-        for lane in self.sessions:
+        for lane, session in list(self.sessions.items()):
             lane.draining = True
-        while (lane := self.poller.take(self.limit)) is not None:
-            self.dispatch(lane)
-        for session in list(self.sessions.values()):
-            self.release(session, "")
-        self._stopping = True
+            lane.drain(layout.MAX_SLOTS)
+            self.release(session, Reason.PROTOCOL if lane.fault else None, lane.fault)
+
+    def finish(self, end: float) -> None:
+        """Turns, until one finds nothing to do or time.monotonic() reaches `end`."""
+        busy = True
+        while busy and time.monotonic() < end:
+            self.dispatch(None)
+            busy = self.unfinished()
+            while time.monotonic() < end and (lane := self.poller.sweep(self.limit)) is not None:
+                busy = True
+                self.dispatch(lane)
 
 
 def spin_budget(spin_us: float) -> int:

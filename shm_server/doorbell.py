@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import layout
+from .describe import one_line
 from .layout import FrameKind, LaneKind, Reason
+
+# Of a welcome, for all that is not a name.
+WELCOME_ROOM = 1 << 10
 
 
 class Refused(Exception):
@@ -105,6 +109,22 @@ def parse_hello(message: bytes) -> list[LaneRequest]:
     return lanes
 
 
+def check_names(model: str, classes: Sequence[str]) -> None:
+    """ValueError unless a welcome can say them: once, at the start, and not to each client."""
+    for what, name in (("name of the model", model), *((f"name of class {i}", name) for i, name in enumerate(classes))):
+        if not isinstance(name, str):
+            raise ValueError(f"the {what} is of type {type(name).__name__}, must be text")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the {what} has half a surrogate pair at character {error.start}") from None
+    size, most = len(json.dumps([model, *classes])), layout.MAX_FRAME_BODY - WELCOME_ROOM
+    if size > most:
+        raise ValueError(
+            f"the names of the model and its {len(classes)} classes take {size} bytes, {most} fit a welcome"
+        )
+
+
 def send_welcome(
     sock: socket.socket, fd: int, size: int, epoch: int, *, server: str, model: str, classes: Sequence[str]
 ) -> None:
@@ -121,7 +141,7 @@ def send_welcome(
 
 
 def reason_frame(kind: FrameKind, reason: Reason, message: str) -> bytes:
-    text = message.encode()[:1024]
+    text = one_line(message).encode()[:1024].decode(errors="ignore").encode()  # whole characters
     head = np.zeros((), layout.reason_body)
     head["reason"], head["message_bytes"] = reason, len(text)
     return frame(kind, head.tobytes() + text)

@@ -31,7 +31,7 @@ from .prompt_lane import PromptDispatcher
 log = logging.getLogger(__name__)
 
 READY = b"ready"
-COUNTERS = "counters"
+COUNTERS = b"counters"
 # The control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
 COUNTERS_SECONDS = 0.5
 # Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
@@ -109,7 +109,7 @@ class GeneratorProcess:
         if not self._asked:
             self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs, contextlib.suppress(OSError):  # it is gone, or so far behind that the pipe is full
-                handoff.send(self._pipe, theirs, json.dumps(COUNTERS).encode())
+                handoff.send(self._pipe, theirs, COUNTERS)
         self._answer(COUNTERS_SECONDS)
 
     def _answer(self, seconds: float) -> None:
@@ -166,13 +166,12 @@ def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
     dispatcher = PromptDispatcher(generator, spin_us=settings.pop("spin_us"))
 
     def answer(sock: socket.socket, message: bytes) -> None:
-        asked = json.loads(message)
-        if asked == COUNTERS:
+        if message == COUNTERS:
             with sock, contextlib.suppress(OSError):
                 sock.send(json.dumps(control.counters()).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             return
         reply = remote.SocketReply(sock)
-        dispatcher.post(lambda: dispatcher.begin(asked.pop("prompt"), Sampling(**asked), reply))
+        dispatcher.post(lambda: dispatcher.begin(lambda: remote.asked(message), reply))
 
     control = Control(dispatcher, handoff.Inbox(pipe, answer, _orphaned), **settings)
     pipe.send(READY)

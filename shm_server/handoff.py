@@ -4,6 +4,7 @@ A seqpacket pair: a message is one of either, with one descriptor, or STOP, with
 means that the other process died.
 """
 
+import errno
 import socket
 from collections.abc import Callable
 
@@ -39,17 +40,26 @@ class Inbox:
         """Nothing to do: clients come when they are sent."""
 
     def accept(self) -> tuple[socket.socket, bytes]:
-        """The next client and its hello. BlockingIOError when there is none, EOFError when there will be none."""
-        while True:
-            message, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 1, socket.MSG_DONTWAIT)
-            if not message:
-                self._on_death()
-            if not message or message == STOP:
-                raise EOFError("no client will come any more")
-            passed = socket.socket(fileno=fds[0])
-            if int.from_bytes(message[:4], "little") == layout.FRAME_MAGIC:
-                return passed, message
+        """The next client and its hello, or one message more for `on_other`.
+
+        BlockingIOError: there is no client; EOFError: there will be none; another OSError: this one was lost.
+        """
+        message, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 1, socket.MSG_DONTWAIT)
+        if not message:
+            self._on_death()
+        if not message or message == STOP:
+            raise EOFError("no client will come any more")
+        if not fds:  # the kernel found no room for its descriptor, and closed it
+            raise OSError(errno.EMFILE, "a client was lost: this process has as many descriptors open as it may")
+        passed = socket.socket(fileno=fds[0])
+        if int.from_bytes(message[:4], "little") == layout.FRAME_MAGIC:
+            return passed, message
+        try:
             self._on_other(passed, message)
+        except BaseException:
+            passed.close()
+            raise
+        raise BlockingIOError(errno.EAGAIN, "that was no client")
 
     def close(self) -> None:
         self.socket.close()

@@ -1,24 +1,23 @@
 """The image lane: echo and classify, all that is pending as one batch."""
 
-import logging
 import mmap
 
 import numpy as np
 
 from . import _core, layout
-from .dispatch import Dispatcher, cut
+from .dispatch import Dispatcher
 from .doorbell import LaneRequest
 from .layout import LaneKind, Op
 from .models import Classifier
 from .segment import LaneSpec
 
-log = logging.getLogger(__name__)
-
 DEFAULT_MAX_BATCH = 32
 # Two batches: one in the model, one being filled.
 DEFAULT_SLOTS = 2 * DEFAULT_MAX_BATCH
 # What an error's message has room for where few classes need less.
-LEAST_REPLY_BYTES = 256
+LEAST_REPLY_BYTES = layout.MESSAGE_BYTES
+CLASSIFY = int(Op.CLASSIFY)  # see dispatch.ECHO
+FLOAT32 = ("f", "<f")  # as `memoryview.format` has it
 
 
 def buckets(max_batch: int) -> list[int]:
@@ -39,6 +38,8 @@ class ImageDispatcher(Dispatcher):
             raise ValueError(f"max_batch must be a power of two, not {max_batch}")
         if not 1 <= slots <= layout.MAX_SLOTS:
             raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {slots}")
+        if classifier and (isinstance(classifier.class_names, str) or not classifier.class_names):
+            raise ValueError(f"class_names is {classifier.class_names!r:.60}, must be a tuple of names, one a class")
         super().__init__(spin_us=spin_us, limit=max_batch)
         self.classifier, self.slots = classifier, slots
         self.name = classifier.name if classifier else "none"
@@ -61,8 +62,9 @@ class ImageDispatcher(Dispatcher):
     def serve(self, lane: _core.Lane) -> None:
         """Run the lane's batch, and what other sessions have pending, as one; never wait for more."""
         lanes, total = [lane], lane.count
-        while total < self.limit and (other := self.poller.take(self.limit - total)) is not None:
-            if other.op == Op.CLASSIFY:
+        # The rest of one pass over the sessions: each adds its images, or has its echoes answered, once.
+        while total < self.limit and (other := self.poller.sweep(self.limit - total)) is not None:
+            if other.op == CLASSIFY:
                 lanes.append(other)
                 total += other.count
             else:
@@ -81,18 +83,22 @@ class ImageDispatcher(Dispatcher):
                 row += each.count
             self.gathers += 1
         self.batches[bucket] += 1
+        scores, row = self._scores(pixels), 0
+        for each in lanes:
+            count = each.count
+            each.complete_scores(scores, row, in_place, total)
+            row += count
+
+    def _scores(self, pixels: np.ndarray) -> memoryview:
+        """What the model says, checked against what it declared."""
+        if self.classifier is None:
+            raise RuntimeError("this server has no model: it was started with --engine none")
+        scores = self.classifier.scores(pixels)
         try:
-            if self.classifier is None:
-                raise RuntimeError("this server has no model: it was started with --engine none")
-            scores = self.classifier.scores(pixels)
-            row = 0
-            for each in lanes:
-                count = each.count
-                each.complete_scores(scores, row, in_place, total)
-                row += count
-        except Exception as error:  # whatever a model raises is that batch's answer, and the server goes on
-            log.exception("the model failed on a batch of %d", total)
-            for each in lanes:
-                if each.count:
-                    room = int(self.sessions[each].segment.table[0]["reply_bytes"])
-                    each.complete_error(cut(f"{type(error).__name__}: {error}", room))
+            view = memoryview(scores)
+        except (TypeError, ValueError, BufferError):  # no array, or of a type that Python has no name for
+            view = None
+        if view is None or view.shape != (len(pixels), len(self.classes)) or view.format not in FLOAT32:
+            came = f"{scores.dtype} {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
+            raise ValueError(f"scores must be float32 {(len(pixels), len(self.classes))}, the model returned {came}")
+        return view if view.c_contiguous else memoryview(np.ascontiguousarray(view))

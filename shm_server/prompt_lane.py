@@ -4,13 +4,16 @@ The prompts of all sessions, and those that come over HTTP (remote.py), take tur
 data thread, which alone touches the rings. Between two tokens it looks at them.
 """
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from . import _core, layout
+from .describe import describe, message, where
 from .dispatch import Dispatcher, cut
 from .doorbell import LaneRequest
 from .generators import (
@@ -24,7 +27,7 @@ from .generators import (
     Unavailable,
 )
 from .generators.turns import DEFAULT_PLACES, Job, Turns
-from .layout import CompletionFlag, LaneKind, Status
+from .layout import CompletionFlag, LaneKind, Reason, Status
 from .segment import LaneSpec, pages
 from .session import Session
 
@@ -35,6 +38,12 @@ DEFAULT_SLOTS = 16
 # About 4,000 tokens of English in, and twice that out: what small models have room for.
 DEFAULT_SLOT_BYTES = 16 << 10
 DEFAULT_REPLY_BYTES = 32 << 10
+
+# Prompts of a session in line; the rest of them wait in its ring, where they cost nothing. So what a session can have
+# us hold, look at between two tokens, and give up at once when it hangs up, is bounded.
+MAX_WAITING = 64
+# Prompts that are asked between two tokens whether they are still wanted, beside those in flight.
+LOOKS = 256
 
 # Prompts in flight of a generator that waits for an endpoint. Each is a thread and a connection.
 CONCURRENT_PLACES = 64
@@ -105,6 +114,8 @@ class PromptDispatcher(Dispatcher):
         places = CONCURRENT_PLACES if generator.concurrent else DEFAULT_PLACES
         self._turns = Turns(generator, places=places, wake=self.poller.wake)
         self._jobs: dict[Job, Reply] = {}
+        self._looked_at: deque[Job] = deque()  # the jobs, and some that have ended, longest not looked at first
+        self._paused: set[Session] = set()  # from whom nothing is taken for now
         self._busy = threading.Event()  # there are jobs
         if generator.concurrent:
             threading.Thread(target=self._look, name="prompt-look", daemon=True).start()
@@ -125,54 +136,79 @@ class PromptDispatcher(Dispatcher):
         return self._wait
 
     def _wait(self, limit: int) -> _core.Lane | None:
-        """The next lane with a batch. None after a round of tokens, or when there are orders to look at."""
-        if not self._jobs:
-            return self.poller.next(limit)
-        lane = self.poller.next(limit) if self._concurrent else self.poller.take(limit)
-        if lane is None:
-            self._round()
-        return lane
+        """The next lane with a batch. None when it is time for a round of tokens, or when there are orders."""
+        if self._jobs and not self._concurrent:
+            return self.poller.sweep(limit)  # a round after each pass over the sessions
+        return self.poller.next(limit)  # which the threads that receive tokens wake
 
     def serve(self, lane: _core.Lane) -> None:
         session = self.sessions[lane]
-        for slot, data, steps, temperature, top_k, seed, deadline in lane.begin_prompts():
-            reply = SlotReply(session, slot, deadline)
-            try:
-                prompt = data.decode()
-                sampling = Sampling(steps=steps, temperature=temperature, top_k=top_k, seed=seed)
-            except UnicodeDecodeError as error:
-                message = f"the prompt is no UTF-8: {error.reason} at byte {error.start}"
-                reply.finish(Status.INVALID, message, truncated=False, waited=0)
-            except InvalidRequest as error:
-                reply.finish(Status.INVALID, str(error), truncated=False, waited=0)
-            else:
-                self.begin(prompt, sampling, reply)
+        for slot, data, *sampling, deadline in lane.begin_prompts():
+            self.begin(lambda d=data, s=sampling: _asked(d, *s), SlotReply(session, slot, deadline), session)
+        if self._turns.waiting_of(session) >= MAX_WAITING:
+            lane.paused = True
+            self._paused.add(session)
 
-    def begin(self, prompt: str, sampling: Sampling, reply: Reply) -> None:
-        """Put a prompt in line."""
+    def begin(self, asked: Callable[[], tuple[str, Sampling]], reply: Reply, owner: Hashable = None) -> None:
+        """Put what `asked` returns in its owner's line. What that raises is the reply."""
         try:
-            job = self._turns.add(prompt, sampling)
-        except Exception as error:
+            job = self._turns.add(*asked(), owner)
+        except BaseException as error:
             _fail(reply, error, waited=0)
             return
         self._jobs[job] = reply
+        self._looked_at.append(job)
         self._busy.set()
 
-    def _round(self) -> None:
-        """One token for each prompt in flight; a look at whether those, and those in line, are still wanted."""
+    def between(self) -> None:
+        """The orders, then one token for each prompt in flight, then a look at whether prompts are still wanted."""
+        super().between()
         for job, piece in self._turns.round():
-            reply = self._jobs[job]
-            if piece is None:
-                self._leave(job)
-                if job.error is None:
-                    reply.finish(Status.OK, "", truncated=False, waited=job.queue_seconds)
-                else:
-                    _fail(reply, job.error, waited=job.queue_seconds)
-            elif not reply.append(piece):
+            self._handle(job, self._tell, piece)
+        for job in (*self._turns.flight, *itertools.islice(self._looked_at, LOOKS)):
+            self._handle(job, self._ask)
+        self._rotate()
+        for session in tuple(self._paused):
+            if self._turns.waiting_of(session) < MAX_WAITING:
+                self._paused.discard(session)
+                session.lane.paused = False
+
+    def _handle(self, job: Job, do: Callable[..., None], *args: object) -> None:
+        """What goes wrong with a prompt is that prompt's end."""
+        if job not in self._jobs:
+            return
+        try:
+            do(job, *args)
+        except BaseException as error:
+            if job not in self._jobs:  # it had ended, and could not be said
+                log.error("the end of a reply was lost: %s. %s", describe(error), where(error))
+                return
+            reply = self._leave(job)
+            self._turns.cancel(job)
+            _fail(reply, error, waited=job.queue_seconds)
+
+    def _tell(self, job: Job, piece: str | None) -> None:
+        reply = self._jobs[job]
+        if piece is not None:
+            if not reply.append(piece):
                 self._cancel(job, Status.OK, truncated=True)
-        for job, reply in list(self._jobs.items()):
-            if (status := reply.interrupted()) is not None:
-                self._cancel(job, status)
+            return
+        self._leave(job)
+        if job.error is None:
+            reply.finish(Status.OK, "", truncated=False, waited=job.queue_seconds)
+        else:
+            _fail(reply, job.error, waited=job.queue_seconds)
+
+    def _ask(self, job: Job) -> None:
+        if (status := self._jobs[job].interrupted()) is not None:
+            self._cancel(job, status)
+
+    def _rotate(self) -> None:
+        """Let those that were looked at come last; forget those that have ended."""
+        for _ in range(min(LOOKS, len(self._looked_at))):
+            job = self._looked_at.popleft()
+            if job in self._jobs:
+                self._looked_at.append(job)
 
     def _cancel(self, job: Job, status: Status, *, truncated: bool = False) -> None:
         reply = self._leave(job)
@@ -194,28 +230,41 @@ class PromptDispatcher(Dispatcher):
 
     # -- ends
 
-    def release(self, session: Session, fault: str) -> None:
-        for job, reply in list(self._jobs.items()):
-            if isinstance(reply, SlotReply) and reply.session is session:
-                self._leave(job)  # nobody reads it any more
-                self._turns.cancel(job)
-        super().release(session, fault)
+    def release(self, session: Session, reason: Reason | None = None, message: str = "") -> None:
+        self._paused.discard(session)
+        for job in [job for job in self._jobs if job.owner is session]:
+            self._leave(job)  # nobody reads it any more
+            self._turns.cancel(job)
+        super().release(session, reason, message)
+
+    def unfinished(self) -> bool:
+        if self._jobs and self._concurrent:
+            time.sleep(0.001)  # until there is more from the endpoints
+        return bool(self._jobs)
 
     def finish(self, end: float) -> None:
         super().finish(end)
-        while self._jobs and time.monotonic() < end:
-            self._round()
-            if self._concurrent:
-                time.sleep(0.001)
-        for job in list(self._jobs):
-            self._cancel(job, Status.DRAINING)
+        for job in tuple(self._jobs):
+            self._handle(job, self._cancel, Status.DRAINING)
 
 
-def _fail(reply: Reply, error: Exception, *, waited: float) -> None:
+def _asked(
+    data: bytes, steps: int, temperature: float | None, top_k: int | None, seed: int | None
+) -> tuple[str, Sampling]:
+    """What a submission says. Raises InvalidRequest."""
+    try:
+        prompt = data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the prompt is no UTF-8: {error.reason} at byte {error.start}") from None
+    return prompt, Sampling(steps=steps, temperature=temperature, top_k=top_k, seed=seed)
+
+
+def _fail(reply: Reply, error: BaseException, *, waited: float) -> None:
     """Finish with what a generator raised: its own errors have a status each, the text so far stands."""
-    status = STATUSES.get(type(error))
-    if status is None:
-        log.error("the generator failed", exc_info=error)
-        reply.finish(Status.MODEL_ERROR, f"{type(error).__name__}: {error}", truncated=False, waited=waited)
-    else:
-        reply.finish(status, str(error), truncated=False, waited=waited)
+    for kind, status in STATUSES.items():
+        if issubclass(type(error), kind):
+            reply.finish(status, message(error), truncated=False, waited=waited)
+            return
+    said = describe(error)
+    log.error("a prompt failed: %s. %s", said, where(error))
+    reply.finish(Status.MODEL_ERROR, said, truncated=False, waited=waited)

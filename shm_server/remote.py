@@ -44,6 +44,12 @@ def ask(send: Callable[[socket.socket, bytes], None], prompt: str, sampling: Sam
     return _pieces(ours)
 
 
+def asked(message: bytes) -> tuple[str, Sampling]:
+    """What came with a socket from `ask`. Raises InvalidRequest, and anything for what is no such message."""
+    fields = json.loads(message)
+    return fields.pop("prompt"), Sampling(**fields)
+
+
 def _pieces(sock: socket.socket) -> Iterator[str]:
     with sock:
         while packet := sock.recv(MAX_PACKET):

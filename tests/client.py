@@ -72,8 +72,8 @@ def hung_up(sock: socket.socket) -> bool:
 
 def connect(path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(str(path))  # without a time-out: then it would fail where the queue of clients is full
     sock.settimeout(60)
-    sock.connect(str(path))
     return sock
 
 

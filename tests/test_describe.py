@@ -2,7 +2,7 @@
 
 import pytest
 
-from shm_server.describe import LONGEST, describe, message, one_line
+from shm_server.describe import INNERMOST, LONGEST, describe, message, one_line, where
 
 
 class Raises(Exception):
@@ -82,3 +82,15 @@ def test_a_message_comes_without_its_type():
     assert message(ValueError("one\ntwo")) == "one two"
     assert message(ValueError()) == ""
     assert message(Raises(SystemExit())) == "(no message: its __str__ raised SystemExit)"
+
+
+def test_where_it_was_raised_is_told_by_functions_and_lines():
+    namespace = {}
+    exec(compile("def inner():\n\n    raise ValueError\ndef outer():\n    inner()", "a\nfile.py", "exec"), namespace)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        namespace["outer"]()
+    assert where(caught.value).endswith(" > outer (a file.py:5) > inner (a file.py:3)")
+    assert where(ValueError()) == "Traceback:"
+    with pytest.raises(RecursionError) as caught:
+        str(Recursive())
+    assert where(caught.value).count("__str__") == INNERMOST

@@ -17,14 +17,18 @@ or goes costs the others nothing.
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
+from shm_server.describe import describe, where
 from shm_server.generators import Generation, Generator
 from shm_server.generators.sampling import Sampling
+
+log = logging.getLogger(__name__)
 
 # A place is a cache of keys and values in memory and a share of the speed for everybody: with four the last token
 # comes four times later than alone. A concurrent generator's places are its threads.
@@ -34,9 +38,9 @@ DEFAULT_PLACES = 4
 class Job:
     """A prompt from `Turns.add` to its end. To be read only."""
 
-    def __init__(self, generation: Generation):
-        self.generation = generation
-        self.error: Exception | None = None
+    def __init__(self, generation: Generation, owner: Hashable):
+        self.generation, self.owner = generation, owner
+        self.error: BaseException | None = None
         """Why it ended, when it failed: a GeneratorError, or whatever else the generator raised, which is a bug."""
         self.cancelled = False
         self.added = time.monotonic()
@@ -58,30 +62,40 @@ class Turns:
         self._generator = generator
         self._places = places
         self._wake = wake or (lambda: None)
-        self._line: deque[Job] = deque()
+        # A line for each owner who waits, the next one first: who has a thousand prompts delays another's by one.
+        self._lines: dict[Hashable, deque[Job]] = {}
         self._flight: list[Job] = []
         self._received: queue.SimpleQueue[tuple[Job, str | None]] = queue.SimpleQueue()
         self._names = itertools.count(1)
 
     @property
     def waiting(self) -> int:
-        """How many wait in line."""
-        return len(self._line)
+        """How many wait in line. Any thread."""
+        return sum(map(len, tuple(self._lines.values())))
+
+    def waiting_of(self, owner: Hashable) -> int:
+        """How many of one owner's wait in line."""
+        return len(self._lines.get(owner, ()))
+
+    @property
+    def flight(self) -> tuple[Job, ...]:
+        """Those that have a place. Any thread."""
+        return tuple(self._flight)
 
     @property
     def in_flight(self) -> int:
-        """How many have a place."""
+        """How many have a place. Any thread."""
         return len(self._flight)
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing left to do or to wait for."""
-        return not self._line and not self._flight
+        return not self._lines and not self._flight
 
-    def add(self, prompt: str, sampling: Sampling) -> Job:
-        """Puts a prompt at the end of the line. Raises what `Generator.start` does."""
-        job = Job(self._generator.start(prompt, sampling))
-        self._line.append(job)
+    def add(self, prompt: str, sampling: Sampling, owner: Hashable = None) -> Job:
+        """Puts a prompt at the end of its owner's line; owners take turns. Raises what `Generator.start` does."""
+        job = Job(self._generator.start(prompt, sampling), owner)
+        self._lines.setdefault(owner, deque()).append(job)
         self._admit()
         return job
 
@@ -120,19 +134,34 @@ class Turns:
             yield job, piece
 
     def _admit(self) -> None:
-        while self._line and len(self._flight) < self._places:
-            job = self._line.popleft()
+        while self._lines and len(self._flight) < self._places:
+            owner = next(iter(self._lines))
+            line = self._lines.pop(owner)
+            job = line.popleft()
+            if line:
+                self._lines[owner] = line  # behind the others
             job.started = time.monotonic()
             self._flight.append(job)
             if self._generator.concurrent:
-                name = f"prompt-{next(self._names)}"
-                threading.Thread(target=self._receive, args=(job,), name=name, daemon=True).start()
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        name = f"prompt-{next(self._names)}"
+        try:
+            threading.Thread(target=self._receive, args=(job,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:  # out of threads: that prompt's answer
+            job.error = error
+            self._received.put((job, None))
+            self._wake()
 
     def _leave(self, job: Job) -> None:
-        for jobs in (self._line, self._flight):
-            if job in jobs:
-                jobs.remove(job)
-        job.generation.close()
+        if job in self._flight:
+            self._flight.remove(job)
+        elif job in (line := self._lines.get(job.owner, ())):
+            line.remove(job)
+            if not line:
+                del self._lines[job.owner]
+        _close(job)
         self._admit()
 
     def _receive(self, job: Job) -> None:
@@ -152,7 +181,28 @@ def _step(job: Job) -> tuple[str, bool]:
     """The text of one step of `job` and whether it was the last."""
     try:
         piece = job.generation.step()
-    except Exception as error:  # its call has failed, the server has not
+        return _checked(piece), piece is None or job.generation.finished is not None
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: its call has failed, the server has not
         job.error = error
         return "", True
-    return piece or "", piece is None or job.generation.finished is not None
+
+
+def _close(job: Job) -> None:
+    """Free what `job` holds. Its reply stands, whatever that raises."""
+    try:
+        job.generation.close()
+    except BaseException as error:
+        log.error("a generation's close failed: %s. %s", describe(error), where(error))
+
+
+def _checked(piece: object) -> str:
+    if piece is None:
+        return ""
+    if not isinstance(piece, str):
+        raise TypeError(f"a step returned {type(piece).__name__}, must be text or None")
+    text = str.__str__(piece)  # of str itself, whatever a subclass makes of its methods
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a step returned half a surrogate pair at character {error.start}") from None
+    return text

@@ -28,6 +28,7 @@ typedef struct {
     struct ring_lane ring;
     bool open, reported;    /* reported: its fault has been handed out once */
     bool bells_due;         /* its doorbell is readable */
+    bool paused;            /* nothing is to be handed out for now */
 } Lane;
 
 static PyTypeObject *lane_type;
@@ -337,6 +338,7 @@ static PyMemberDef lane_members[] = {
     {"op", T_UINT, offsetof(Lane, ring.op), READONLY, "operation of the whole batch; 0 with a fault"},
     {"lowest", T_UINT, offsetof(Lane, ring.lowest), READONLY, "lowest slot of the batch"},
     {"draining", T_BOOL, offsetof(Lane, ring.draining), 0, "answer new submissions with `draining`"},
+    {"paused", T_BOOL, offsetof(Lane, paused), 0, "pollers hand out nothing of this lane: submissions wait in the ring"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -480,10 +482,10 @@ static PyObject *poller_remove(PyObject *op, PyObject *arg)
     return NULL;
 }
 
-/* Nothing to hand out for a lane whose batch is still being run, whose fault was handed out, or that was closed. */
+/* Nothing to hand out for a lane whose batch is still being run, whose fault was handed out, or that was paused or closed. */
 static bool poller_skips(const Lane *lane)
 {
-    return lane->ring.count || lane->reported || !lane->open;
+    return lane->ring.count || lane->reported || lane->paused || !lane->open;
 }
 
 static bool poller_pending(const Poller *self)
