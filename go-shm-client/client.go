@@ -52,7 +52,7 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 
 func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, wait bool, logger *slog.Logger) (*link, error) {
 	connect := func(ctx context.Context) (*connection, error) {
-		s, err := session.Dial(ctx, c.path, lane, c.options.spin, &c.counters)
+		s, err := session.Dial(ctx, c.path, c.options.trust, lane, c.options.spin, &c.counters)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 
 	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/fault"
+	"go-shm-client/internal/peer"
 )
 
 // What can go wrong, for errors.Is.
@@ -78,6 +79,10 @@ type PromptError = fault.PromptError
 
 // A RefusedError is the server's no to a connection: another layout version, too many sessions, another user, ...
 type RefusedError = doorbell.RefusedError
+
+// A ForeignServerError is a server of another user, which is not talked to unless WithServerUser or WithAnyServer says so. It is
+// os.ErrPermission.
+type ForeignServerError = peer.ForeignServerError
 
 // Reason is a RefusedError's reason.
 type Reason = doorbell.Reason

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/peer"
 	"go-shm-client/internal/session"
 )
 
@@ -24,6 +25,7 @@ type options struct {
 	spin    time.Duration
 	slots   uint32
 	prompts layout.LaneRequest
+	trust   peer.Trust
 	logger  *slog.Logger
 }
 
@@ -33,6 +35,21 @@ type Option func(*options) error
 // WaitForServer has Dial wait for a server that is not up yet, or is stopping to make room for the next one, until its context
 // ends. A server that answers with anything else is not waited for.
 func WaitForServer() Option { return func(o *options) error { o.wait = true; return nil } }
+
+// WithServerUser trusts a server of the user with this id, besides the own user's and root's. A server of anybody else is a
+// ForeignServerError: whoever comes first can listen at a path in /tmp.
+func WithServerUser(id int) Option {
+	return func(o *options) error {
+		if id < 0 {
+			return fmt.Errorf("shm: WithServerUser(%d): expected a user's id, 0 or more", id)
+		}
+		o.trust.Users = append(o.trust.Users, id)
+		return nil
+	}
+}
+
+// WithAnyServer trusts every server that listens at the path, whoever runs it.
+func WithAnyServer() Option { return func(o *options) error { o.trust.Anyone = true; return nil } }
 
 // WithSpin sets how long a call polls for its answer before it sleeps: 0 = not at all, SpinForever = until it is
 // there. Calls stop polling where it does not pay, and try again now and then; where there is only one processor, none polls.

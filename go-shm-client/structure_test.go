@@ -14,7 +14,7 @@ import (
 
 // order is which way imports point: a package imports only what stands before it.
 var order = []string{
-	"internal/machine", "internal/fault", "internal/layout",
+	"internal/machine", "internal/fault", "internal/layout", "internal/peer",
 	"internal/ring", "internal/segment", "internal/doorbell", "internal/session",
 	"internal/fakeserver", ".",
 }

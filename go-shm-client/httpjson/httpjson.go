@@ -12,10 +12,13 @@ package httpjson
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -54,9 +57,15 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("shm-server answered %d %s: %s", e.Code, http.StatusText(e.Code), e.Message)
 }
 
-// Is makes a 500 an ErrModel: the model failed.
+// Is makes a 500 an ErrModel, the model failed, and a request that is wrong (400, 404, 405, 413, 415) an ErrNotRun.
 func (e *StatusError) Is(target error) bool {
-	return e.Code == http.StatusInternalServerError && target == fault.Model
+	switch e.Code {
+	case http.StatusInternalServerError:
+		return target == fault.Model
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		return target == fault.NotRun
+	}
+	return false
 }
 
 // A Client calls a server. Use Dial to get one.
@@ -130,6 +139,9 @@ func (c *Client) Close() error {
 
 // call makes one request, and decodes the JSON of its answer to answer.
 func (c *Client) call(ctx context.Context, method, path, kind string, body []byte, answer any) error {
+	if err := cmp.Or(c.life.Err(), ctx.Err()); err != nil {
+		return fault.As(c.explain(ctx, err), fault.NotRun)
+	}
 	either, cancel := context.WithCancel(ctx) // of the call and of the client
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
@@ -174,5 +186,9 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fault.Context(ctx)
 	}
-	return fmt.Errorf("%w: %w", fault.ServerGone, err)
+	gone := fmt.Errorf("%w: %w", fault.ServerGone, err)
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" { // nobody was there to be sent anything
+		return fault.As(gone, fault.NotRun)
+	}
+	return gone
 }

@@ -169,6 +169,9 @@ func TestAnErrorStatusIsATypedErrorWithTheServersMessage(t *testing.T) {
 		if errors.Is(err, shm.ErrModel) != c.model {
 			t.Errorf("%d: is %v the model's doing?", c.code, err)
 		}
+		if wrong := c.code == 400 || c.code == 404; errors.Is(err, shm.ErrNotRun) != wrong {
+			t.Errorf("%d: may it have run? %v", c.code, err)
+		}
 	}
 }
 
@@ -212,10 +215,10 @@ func TestCloseFailsTheCallsInFlight(t *testing.T) {
 	<-arrived
 	client.Close()
 	client.Close()
-	if err := <-failed; !errors.Is(err, shm.ErrClosed) {
+	if err := <-failed; !errors.Is(err, shm.ErrClosed) || errors.Is(err, shm.ErrNotRun) {
 		t.Errorf("in flight: %v", err)
 	}
-	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrClosed) {
+	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrClosed) || !errors.Is(err, shm.ErrNotRun) {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -231,11 +234,11 @@ func TestAServerThatIsGoneIsSaidToBe(t *testing.T) {
 		socket.Close()
 	})
 	client := dial(t, server.URL)
-	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrServerGone) {
+	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrServerGone) || errors.Is(err, shm.ErrNotRun) {
 		t.Errorf("within an answer: %v", err)
 	}
 	server.Close()
-	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrServerGone) {
+	if _, err := client.Echo(soon(t), nil); !errors.Is(err, shm.ErrServerGone) || !errors.Is(err, shm.ErrNotRun) {
 		t.Errorf("before one: %v", err)
 	}
 	if _, err := httpjson.Dial(soon(t), server.URL); !errors.Is(err, shm.ErrServerGone) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -14,6 +15,25 @@ import (
 	shm "go-shm-client"
 )
 
+// gated is a server whose model waits, once it has a picture of callMany's, until open is called.
+func gated(t *testing.T) (s *server, open func()) {
+	t.Helper()
+	gate := filepath.Join(t.TempDir(), "gate")
+	return start(t, "", "gated", gate), func() {
+		t.Helper()
+		if err := os.WriteFile(gate, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// waitUntilBusy waits until the model has a picture, and the server n requests of client.
+func (s *server) waitUntilBusy(client *shm.Client, n uint64) {
+	s.t.Helper()
+	s.waitFor("in the model")
+	eventually(s.t, "the calls are sent", func() bool { return client.Stats().Requests == n })
+}
+
 // callMany makes n classifications at once and returns their errors once all have returned.
 func callMany(ctx context.Context, client *shm.Client, n int) func() []error {
 	errs := make([]error, n)
@@ -22,22 +42,29 @@ func callMany(ctx context.Context, client *shm.Client, n int) func() []error {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			_, errs[i] = client.Classify(ctx, gray(byte(i)))
+			_, errs[i] = client.Classify(ctx, append([]byte("gate"), gray(byte(i))[4:]...))
 		}()
 	}
 	return func() []error { all.Wait(); return errs }
 }
 
 func TestAKilledServerFailsEveryCallInFlightAndTheClientReconnects(t *testing.T) {
-	first := start(t, "", "slow", "30")
+	first, _ := gated(t)
 	client := dial(t, first, shm.WithSlots(8))
 	wait := callMany(soon(t), client, 40) // 8 in flight, 32 waiting for a slot
-	time.Sleep(200 * time.Millisecond)
+	first.waitUntilBusy(client, 8)
 	first.signal(syscall.SIGKILL)
+	sent := 0
 	for i, err := range wait() {
 		if !errors.Is(err, shm.ErrServerGone) {
 			t.Errorf("call %d: %v, want ErrServerGone", i, err)
 		}
+		if !errors.Is(err, shm.ErrNotRun) {
+			sent++
+		}
+	}
+	if sent != 8 {
+		t.Errorf("%d calls say that they may have run, 8 were sent", sent)
 	}
 	if _, err := client.Classify(soon(t), gray(1)); !errors.Is(err, shm.ErrServerGone) {
 		t.Errorf("while disconnected: %v, want ErrServerGone at once", err)
@@ -76,17 +103,19 @@ func TestAServerKilledWhileItIsEchoingAtFullSpeedLosesNoCallSilently(t *testing.
 			}
 		}()
 	}
-	time.Sleep(100 * time.Millisecond)
+	eventually(t, "it is at full speed", func() bool { return client.Stats().Requests > 5000 })
 	s.signal(syscall.SIGKILL)
 	all.Wait()
 }
 
 func TestSIGTERMAnswersWhatIsInFlightAndRefusesTheRest(t *testing.T) {
-	s := start(t, "", "slow", "0.3")
+	s, open := gated(t)
 	client := dial(t, s, shm.WithSlots(4))
 	wait := callMany(soon(t), client, 4)
-	time.Sleep(100 * time.Millisecond)
-	s.signal(syscall.SIGTERM)
+	s.waitUntilBusy(client, 4)
+	_ = s.command.Process.Signal(syscall.SIGTERM)
+	open()
+	<-s.ended
 	for i, err := range wait() {
 		if err != nil {
 			t.Errorf("call %d in flight: %v, want an answer", i, err)
@@ -101,16 +130,15 @@ func TestSIGTERMAnswersWhatIsInFlightAndRefusesTheRest(t *testing.T) {
 }
 
 func TestNewCallsOnADrainingServerGetErrDraining(t *testing.T) {
-	s := start(t, "", "slow", "1")
+	s, open := gated(t)
 	client := dial(t, s, shm.WithSlots(4))
 	wait := callMany(soon(t), client, 1)
-	time.Sleep(200 * time.Millisecond) // the model is busy: the server drains after it
+	s.waitUntilBusy(client, 1)
 	_ = s.command.Process.Signal(syscall.SIGTERM)
+	open() // the server drains after the model
 	var err error
-	for range 1000 {
-		if _, err = client.TryEcho(soon(t), gray(1)); err != nil {
-			break
-		}
+	for err == nil {
+		_, err = client.TryEcho(soon(t), gray(1))
 	}
 	if !errors.Is(err, shm.ErrDraining) {
 		t.Errorf("%v, want ErrDraining", err)
@@ -121,17 +149,21 @@ func TestNewCallsOnADrainingServerGetErrDraining(t *testing.T) {
 }
 
 func TestCancelledCallsInFlightGiveTheirSlotsBackInTheEnd(t *testing.T) {
-	s := start(t, "", "slow", "0.05")
+	s, open := gated(t)
 	client := dial(t, s, shm.WithSlots(4))
-	for range 10 {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-		for _, err := range callMany(ctx, client, 12)() {
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v, want a context error", err)
-			}
+	ctx, cancel := context.WithCancel(context.Background())
+	wait := callMany(ctx, client, 12)
+	s.waitUntilBusy(client, 4)
+	cancel()
+	for _, err := range wait() {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want a context error", err)
 		}
-		cancel()
 	}
+	if _, err := client.TryReserveImage(); !errors.Is(err, shm.ErrRingFull) {
+		t.Errorf("while the server works on four: %v, want ErrRingFull", err)
+	}
+	open()
 	var leases []shm.Slot
 	for range 4 { // quarantined until the server has completed them, then free
 		slot, err := client.ReserveImage(soon(t))
@@ -166,15 +198,18 @@ func TestAModelThatRaisesIsATypedErrorWithItsMessage(t *testing.T) {
 }
 
 func TestADeadlineThatPassesInTheQueueIsNeverRun(t *testing.T) {
-	s := start(t, "", "slow", "0.3")
+	s, open := gated(t)
 	client := dial(t, s)
 	wait := callMany(soon(t), client, 1)
-	time.Sleep(50 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := client.Classify(ctx, gray(9)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v, want context.DeadlineExceeded", err)
+	s.waitUntilBusy(client, 1)
+	for patience := 10 * time.Millisecond; client.Stats().Requests == 1; patience *= 2 { // until it is sent before it passes
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if _, err := client.Classify(ctx, gray(9)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want context.DeadlineExceeded", err)
+		}
+		cancel()
 	}
+	open()
 	wait()
 	if _, err := client.Echo(soon(t), gray(1)); err != nil { // behind it in the ring
 		t.Fatal(err)

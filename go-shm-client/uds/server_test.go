@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A server speaks the protocol, written anew, until answer says otherwise.
@@ -18,6 +19,7 @@ type server struct {
 	mu       sync.Mutex
 	sockets  map[net.Conn]bool
 	accepted int
+	packets  int
 	all      sync.WaitGroup
 }
 
@@ -74,6 +76,9 @@ func (s *server) serve(socket net.Conn) {
 		if _, err := io.ReadFull(socket, packet[4:]); err != nil {
 			return
 		}
+		s.mu.Lock()
+		s.packets++
+		s.mu.Unlock()
 		if !s.answer(socket, packet) {
 			return
 		}
@@ -89,6 +94,25 @@ func (s *server) stop() {
 	}
 	s.mu.Unlock()
 	s.all.Wait()
+}
+
+// waitForPackets waits until the server has read n packets.
+func (s *server) waitForPackets(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.packets >= n
+	})
+}
+
+func eventually(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain")
+		}
+	}
 }
 
 func (s *server) connections() (open, accepted int) {

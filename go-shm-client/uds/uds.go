@@ -7,7 +7,7 @@
 //
 // A packet is a 4-byte big-endian length, which counts what follows it, a byte that is 0 for echo and 1 for classify,
 // and a body. A connection carries one call at a time; a Client has as many as there are calls at a time, and is safe
-// for concurrent use. Errors are those of package shm.
+// for concurrent use. Errors are those of package shm, shm.ErrNotRun among them.
 package uds
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/peer"
 )
 
 const (
@@ -33,9 +34,14 @@ const (
 	MaxPayload = maxLength - 1
 )
 
+// A ForeignServerError is a server of another user, which is not talked to unless WithServerUser or WithAnyServer says so. It is
+// os.ErrPermission.
+type ForeignServerError = peer.ForeignServerError
+
 // A Client calls a server over a pool of connections. Use Dial to get one.
 type Client struct {
 	path  string
+	trust peer.Trust
 	idle  chan *conn    // connections that nobody uses
 	slots chan struct{} // an entry for each connection that is open or being opened
 
@@ -44,13 +50,34 @@ type Client struct {
 	closed chan struct{}
 }
 
-// An Option of Dial.
-type Option func(*Client)
+// An Option of Dial. A value that makes no sense is an error of Dial's.
+type Option func(*Client) error
 
 // WithConnections sets how many connections the client opens at most. When all of them are in use, calls wait.
 func WithConnections(n int) Option {
-	return func(c *Client) { c.slots = make(chan struct{}, max(1, n)) }
+	return func(c *Client) error {
+		if n < 1 {
+			return fmt.Errorf("uds: WithConnections(%d): expected 1 or more", n)
+		}
+		c.slots = make(chan struct{}, n)
+		return nil
+	}
 }
+
+// WithServerUser trusts a server of the user with this id, besides the own user's and root's. A server of anybody else is a
+// ForeignServerError: whoever comes first can listen at a path in /tmp.
+func WithServerUser(id int) Option {
+	return func(c *Client) error {
+		if id < 0 {
+			return fmt.Errorf("uds: WithServerUser(%d): expected a user's id, 0 or more", id)
+		}
+		c.trust.Users = append(c.trust.Users, id)
+		return nil
+	}
+}
+
+// WithAnyServer trusts every server that listens at the path, whoever runs it.
+func WithAnyServer() Option { return func(c *Client) error { c.trust.Anyone = true; return nil } }
 
 // Dial connects to the server that listens at path; "" is DefaultSocket. ctx bounds the dialling only. Further
 // connections are made when they are needed. Close the client when it is not needed any more.
@@ -59,9 +86,10 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 		path = DefaultSocket
 	}
 	c := &Client{path: path, open: make(map[*conn]struct{}), closed: make(chan struct{})}
-	WithConnections(DefaultConnections)(c)
-	for _, set := range opts {
-		set(c)
+	for _, set := range append([]Option{WithConnections(DefaultConnections)}, opts...) {
+		if err := set(c); err != nil {
+			return nil, err
+		}
 	}
 	c.idle = make(chan *conn, cap(c.slots))
 	first, err := c.take(ctx)
@@ -89,7 +117,7 @@ func (c *Client) Classify(ctx context.Context, pixels []byte) (string, error) {
 // Echo sends payload, MaxPayload bytes at most, and returns what came back.
 func (c *Client) Echo(ctx context.Context, payload []byte) ([]byte, error) {
 	if len(payload) > MaxPayload {
-		return nil, fmt.Errorf("uds: a payload of %d bytes, at most %d", len(payload), MaxPayload)
+		return nil, fault.As(fmt.Errorf("uds: a payload of %d bytes, at most %d", len(payload), MaxPayload), fault.NotRun)
 	}
 	conn, answer, err := c.call(ctx, typeEcho, payload)
 	if err != nil {
@@ -102,7 +130,7 @@ func (c *Client) Echo(ctx context.Context, payload []byte) ([]byte, error) {
 // call makes one call. The answer is the connection's, which is to be given back once it was copied.
 func (c *Client) call(ctx context.Context, kind byte, body []byte) (conn *conn, answer []byte, err error) {
 	if conn, err = c.take(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, fault.As(err, fault.NotRun)
 	}
 	if answer, err = conn.call(ctx, kind, body); err != nil {
 		return nil, nil, c.explain(ctx, err, conn)
@@ -166,6 +194,11 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	socket, err := dialer.DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return nil, c.explain(ctx, err, nil)
+	}
+	if err := c.trust.Check(socket.(*net.UnixConn), c.path); err != nil {
+		socket.Close()
+		<-c.slots
+		return nil, err
 	}
 	conn := newConn(socket)
 	c.mu.Lock()

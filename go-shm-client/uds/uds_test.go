@@ -76,7 +76,6 @@ func TestAnAnswerMayArriveByteByByte(t *testing.T) {
 	server := start(t, "", func(socket net.Conn, packet []byte) bool {
 		for i := range packet {
 			socket.Write(packet[i : i+1])
-			time.Sleep(time.Millisecond)
 		}
 		return true
 	})
@@ -131,26 +130,51 @@ func silent(socket net.Conn, packet []byte) bool {
 	return len(packet) > 5 && packet[5] == '?' || correct(socket, packet)
 }
 
+// manual is a context that a test ends when it likes.
+type manual struct {
+	context.Context
+	done chan struct{}
+	why  error
+}
+
+func newManual(t *testing.T) *manual { return &manual{Context: t.Context(), done: make(chan struct{})} }
+
+func (m *manual) end(why error) { m.why = why; close(m.done) }
+
+func (m *manual) Done() <-chan struct{} { return m.done }
+
+func (m *manual) Err() error {
+	select {
+	case <-m.done:
+		return m.why
+	default:
+		return nil
+	}
+}
+
 func TestACallEndsWithItsContextAndItsConnectionIsNotUsedAgain(t *testing.T) {
 	server := start(t, "", silent)
 	client := dial(t, server.path, uds.WithConnections(1))
 
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_, err := client.Echo(ctx, []byte("?"))
-	if !errors.Is(err, shm.ErrDeadlineExceeded) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("deadline: %v", err)
+	packets := 0
+	for _, why := range []error{context.DeadlineExceeded, context.Canceled} {
+		ctx := newManual(t)
+		returned := make(chan error)
+		go func() {
+			_, err := client.Echo(ctx, []byte("?"))
+			returned <- err
+		}()
+		server.waitForPackets(t, packets+1) // it is in flight
+		ctx.end(why)
+		if err := <-returned; !errors.Is(err, why) || errors.Is(err, shm.ErrNotRun) || errors.Is(err, shm.ErrDeadlineExceeded) != (why == context.DeadlineExceeded) {
+			t.Errorf("%v: %v", why, err)
+		}
+		echoes(t, client)
+		packets += 2
 	}
-	echoes(t, client)
-
-	ctx, cancel = context.WithCancel(context.Background())
-	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err := client.Echo(ctx, []byte("?")); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancel: %v", err)
-	}
-	echoes(t, client)
-
-	if _, err := client.Echo(ctx, []byte("!")); !errors.Is(err, context.Canceled) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := client.Echo(ended, []byte("!")); !errors.Is(err, context.Canceled) || !errors.Is(err, shm.ErrNotRun) {
 		t.Errorf("ended before: %v", err)
 	}
 	if _, accepted := server.connections(); accepted != 3 {
@@ -167,10 +191,7 @@ func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 		_, err := client.Echo(busy, []byte("?"))
 		done <- err
 	}()
-	for open := 0; open == 0; open, _ = server.connections() {
-		time.Sleep(time.Millisecond)
-	}
-	time.Sleep(20 * time.Millisecond) // the connection is in use now
+	server.waitForPackets(t, 1) // the connection is in use now
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := client.Echo(ctx, nil); !errors.Is(err, shm.ErrDeadlineExceeded) {
@@ -309,7 +330,7 @@ func TestCloseFailsTheCallsInFlightAndClosesEveryConnection(t *testing.T) {
 			failed <- err
 		}()
 	}
-	time.Sleep(50 * time.Millisecond)
+	server.waitForPackets(t, 2)
 	client.Close()
 	client.Close()
 	for range 4 {
@@ -320,14 +341,7 @@ func TestCloseFailsTheCallsInFlightAndClosesEveryConnection(t *testing.T) {
 	if _, err := client.Classify(soon(t), gray(0)); !errors.Is(err, shm.ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if open, _ := server.connections(); open == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("connections left open")
-		}
-	}
+	eventually(t, func() bool { open, _ := server.connections(); return open == 0 })
 }
 
 func BenchmarkEcho(b *testing.B) {

@@ -12,6 +12,7 @@ import (
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/peer"
 )
 
 // handshakeTimeout ends a handshake with a server that accepts and says nothing. The server itself waits 5 s for a
@@ -34,9 +35,9 @@ type Welcome struct {
 	Metadata Metadata
 }
 
-// Dial connects to the server at path and asks for one lane for each request. The descriptor is the segment's; it
-// belongs to the caller.
-func Dial(ctx context.Context, path string, lanes ...layout.LaneRequest) (*Doorbell, Welcome, int, error) {
+// Dial connects to the server at path, if it is one to trust, and asks for one lane for each request. The descriptor is the
+// segment's; it belongs to the caller.
+func Dial(ctx context.Context, path string, trust peer.Trust, lanes ...layout.LaneRequest) (*Doorbell, Welcome, int, error) {
 	bounded, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	var dialer net.Dialer
@@ -45,6 +46,10 @@ func Dial(ctx context.Context, path string, lanes ...layout.LaneRequest) (*Doorb
 		return nil, Welcome{}, -1, explainConnect(ctx, path, err)
 	}
 	unix := conn.(*net.UnixConn)
+	if err := trust.Check(unix, path); err != nil {
+		unix.Close()
+		return nil, Welcome{}, -1, err
+	}
 	welcome, fd, err := shake(bounded, unix, lanes)
 	if err != nil {
 		unix.Close()

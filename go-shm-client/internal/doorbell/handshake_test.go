@@ -14,6 +14,7 @@ import (
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/peer"
 )
 
 // A welcome written by hand: frame head, welcome, metadata.
@@ -117,7 +118,7 @@ func TestAWelcomeMayComeInPiecesWithABellBehindIt(t *testing.T) {
 		_, _ = conn.Write([]byte{layout.Bell})
 		_, _ = io.Copy(io.Discard, conn)
 	})
-	bell, welcome, fd, err := Dial(context.Background(), path, request)
+	bell, welcome, fd, err := Dial(context.Background(), path, peer.Trust{}, request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +178,7 @@ func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 				send(c.message, c.fds)(conn)
 			}
 		})
-		_, _, _, err := Dial(context.Background(), path, request)
+		_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
 		var violation *fault.Violation
 		switch {
 		case err == nil:
@@ -205,7 +206,7 @@ func TestARefusalSaysWhatTheServerSaid(t *testing.T) {
 		200, 0, 0, 0, // message_bytes: more than there are
 		'm', 'a', 'j', 'o', 'r',
 	}, 0))
-	_, _, _, err := Dial(context.Background(), path, request)
+	_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || refused.Reason != layout.ReasonVersion || refused.Message != "major" {
 		t.Fatal(err)
@@ -217,7 +218,7 @@ func TestARefusalSaysWhatTheServerSaid(t *testing.T) {
 
 func TestADrainingServersRefusalIsErrDraining(t *testing.T) {
 	path := serve(t, send([]byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0}, 0))
-	_, _, _, err := Dial(context.Background(), path, request)
+	_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
 	if !errors.Is(err, fault.Draining) || !strings.Contains(err.Error(), "refused: draining") {
 		t.Error(err)
 	}
@@ -229,19 +230,19 @@ func TestDiallingEndsWithItsContext(t *testing.T) {
 	defer close(hold)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if _, _, _, err := Dial(ctx, path, request); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fault.DeadlineExceeded) {
+	if _, _, _, err := Dial(ctx, path, peer.Trust{}, request); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fault.DeadlineExceeded) {
 		t.Errorf("deadline: %v", err)
 	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, _, _, err := Dial(gone, path, request); !errors.Is(err, context.Canceled) {
+	if _, _, _, err := Dial(gone, path, peer.Trust{}, request); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
 
 func TestNoServerSaysWhatToDo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nobody")
-	_, _, _, err := Dial(context.Background(), path, request)
+	_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
 	if err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "connect to shm-server at "+path+": ") ||
 		!strings.Contains(err.Error(), "is `shm-server serve` running?") {
 		t.Error(err)

@@ -11,6 +11,7 @@ import (
 	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/peer"
 	"go-shm-client/internal/segment"
 )
 
@@ -25,9 +26,9 @@ type Session struct {
 	done  chan struct{}
 }
 
-// Dial opens a session of one lane with the server at path.
-func Dial(ctx context.Context, path string, lane layout.LaneRequest, spin time.Duration, counters *Counters) (*Session, error) {
-	bell, welcome, fd, err := doorbell.Dial(ctx, path, lane)
+// Dial opens a session of one lane with the server at path, if it is one to trust.
+func Dial(ctx context.Context, path string, trust peer.Trust, lane layout.LaneRequest, spin time.Duration, counters *Counters) (*Session, error) {
+	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, lane)
 	if err != nil {
 		return nil, err
 	}
