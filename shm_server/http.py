@@ -59,6 +59,7 @@ from .generators import (
 )
 from .images import CONTENT_TYPES, NAMES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 from .models import INPUT_SHAPE, Classifier
+from .scores import checked
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def application(classifier: Classifier | None, generator: GeneratorProcess | Non
             raise ServiceUnavailable("this server has no model: it was started with --engine none")
         pixels = body_pixels()
         try:
-            scores = classifier.scores(pixels)[0]
+            scores = checked(classifier.scores(pixels), 1, len(classifier.class_names), 1)[0]
         except Exception as error:  # whatever a model raises is that request's answer, and the server goes on
             log.exception("the model failed")
             return {"error": f"{type(error).__name__}: {error}"}, 500

@@ -9,6 +9,7 @@ from .dispatch import Dispatcher
 from .doorbell import LaneRequest
 from .layout import LaneKind, Op
 from .models import Classifier
+from .scores import checked, declared
 from .segment import LaneSpec
 
 DEFAULT_MAX_BATCH = 32
@@ -17,7 +18,6 @@ DEFAULT_SLOTS = 2 * DEFAULT_MAX_BATCH
 # What an error's message has room for where few classes need less.
 LEAST_REPLY_BYTES = layout.MESSAGE_BYTES
 CLASSIFY = int(Op.CLASSIFY)  # see dispatch.ECHO
-FLOAT32 = ("f", "<f")  # as `memoryview.format` has it
 
 
 def buckets(max_batch: int) -> list[int]:
@@ -38,12 +38,10 @@ class ImageDispatcher(Dispatcher):
             raise ValueError(f"max_batch must be a power of two, not {max_batch}")
         if not 1 <= slots <= layout.MAX_SLOTS:
             raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {slots}")
-        if classifier and (isinstance(classifier.class_names, str) or not classifier.class_names):
-            raise ValueError(f"class_names is {classifier.class_names!r:.60}, must be a tuple of names, one a class")
+        self.classes = declared(classifier)
         super().__init__(spin_us=spin_us, limit=max_batch)
         self.classifier, self.slots = classifier, slots
         self.name = classifier.name if classifier else "none"
-        self.classes = tuple(classifier.class_names) if classifier else ()
         self.batches = dict.fromkeys(buckets(max_batch), 0)  # how many batches ran in a bucket of that size
         self.views = self.gathers = 0
         # A mapping of its own: frameworks copy what does not begin on a cache line, a page does.
@@ -83,22 +81,10 @@ class ImageDispatcher(Dispatcher):
                 row += each.count
             self.gathers += 1
         self.batches[bucket] += 1
-        scores, row = self._scores(pixels), 0
+        if self.classifier is None:
+            raise RuntimeError("this server has no model: it was started with --engine none")
+        scores, row = checked(self.classifier.scores(pixels), bucket, len(self.classes), total), 0
         for each in lanes:
             count = each.count
             each.complete_scores(scores, row, in_place, total)
             row += count
-
-    def _scores(self, pixels: np.ndarray) -> memoryview:
-        """What the model says, checked against what it declared."""
-        if self.classifier is None:
-            raise RuntimeError("this server has no model: it was started with --engine none")
-        scores = self.classifier.scores(pixels)
-        try:
-            view = memoryview(scores)
-        except (TypeError, ValueError, BufferError):  # no array, or of a type that Python has no name for
-            view = None
-        if view is None or view.shape != (len(pixels), len(self.classes)) or view.format not in FLOAT32:
-            came = f"{scores.dtype} {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
-            raise ValueError(f"scores must be float32 {(len(pixels), len(self.classes))}, the model returned {came}")
-        return view if view.c_contiguous else memoryview(np.ascontiguousarray(view))

@@ -24,6 +24,7 @@ from . import forked
 from .doorbell import Peer
 from .listener import Listener
 from .models import Classifier
+from .scores import checked
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Server:
                 raise BrokenPacket("this server has no model: it was started with --engine none")
             else:
                 receive(end)
-                send(labels[scores(pixels).argmax()])
+                send(labels[checked(scores(pixels), 1, len(labels), 1).argmax()])
             have -= end
             if have:  # the peer has sent more already
                 received[:have] = received[end : end + have]

@@ -22,7 +22,8 @@ ALLOWED = {
     "logs": set(),
     "session": {"_core", "doorbell", "layout", "segment"},
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
-    "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "segment"},
+    "scores": {"_core", "models"},
+    "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "scores", "segment"},
     "control": {"dispatch", "doorbell", "layout", "session"},
     # prompts, in a process of their own
     "generators": {"models"},
@@ -52,8 +53,8 @@ ALLOWED = {
     "picture_kinds": set(),
     "images": {"describe", "picture_kinds", "png_chunks"},
     "serialized": {"models"},
-    "uds": {"doorbell", "forked", "listener", "models"},
-    "http": {"forked", "generator_process", "generators", "images", "models", "tcp"},
+    "uds": {"doorbell", "forked", "listener", "models", "scores"},
+    "http": {"forked", "generator_process", "generators", "images", "models", "scores", "tcp"},
     # the command; cli, which starts it, imports `process` before the rest
     "options": {"__version__", "generators", "image_lane", "layout", "listener", "logs", "models", "server", "uds"},
     "serve": {"generator_process", "image_lane", "listener", "models", "options", "process", "serialized", "server"}
