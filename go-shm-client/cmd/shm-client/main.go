@@ -76,7 +76,10 @@ type misuse struct{ error }
 type killed struct{ signal syscall.Signal }
 
 func (k killed) Error() string {
-	return "ended by " + map[bool]string{true: "SIGINT", false: "SIGTERM"}[k.signal == syscall.SIGINT]
+	if k.signal == syscall.SIGINT {
+		return "ended by SIGINT"
+	}
+	return "ended by SIGTERM"
 }
 
 func main() {
