@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,6 +134,7 @@ def send_welcome(
     head = np.zeros((), layout.welcome)
     head["layout_major"], head["layout_minor"] = layout.LAYOUT_MAJOR, layout.LAYOUT_MINOR
     head["metadata_bytes"], head["segment_bytes"], head["epoch"] = len(metadata), size, epoch
+    head["clock"] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     message = frame(FrameKind.WELCOME, head.tobytes() + metadata)
     if len(message) > layout.MAX_FRAME_BODY:
         raise Refused(Reason.INTERNAL, "the class names do not fit a welcome")

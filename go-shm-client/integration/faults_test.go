@@ -220,6 +220,35 @@ func TestADeadlineThatPassesInTheQueueIsNeverRun(t *testing.T) {
 	}
 }
 
+// Without comparing the clocks, the server would find every deadline passed a day ago.
+func TestADeadlineHoldsInAnotherTimeNamespace(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	s := startInAnotherTime(t, "gated", gate)
+	client := dial(t, s)
+	result, err := client.Classify(soon(t), gray(255))
+	if err != nil || result.Label != "bright" || result.QueueTime >= time.Hour {
+		t.Errorf("%+v, %v", result, err)
+	}
+	wait := callMany(soon(t), client, 1)
+	s.waitUntilBusy(client, 2)
+	for patience := 10 * time.Millisecond; client.Stats().Requests == 2; patience *= 2 { // until it is sent before it passes
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if _, err := client.Classify(ctx, gray(9)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want context.DeadlineExceeded", err)
+		}
+		cancel()
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if errs := wait(); errs[0] != nil {
+		t.Error(errs[0])
+	}
+	if _, err := client.Echo(soon(t), gray(1)); err != nil { // behind it in the ring
+		t.Fatal(err)
+	}
+}
+
 func TestDialSaysWhatIsWrong(t *testing.T) {
 	if _, err := shm.Dial(soon(t), t.TempDir()+"/none"); err == nil || !strings.Contains(err.Error(), "shm-server serve") {
 		t.Errorf("%v, want a hint at what to start", err)

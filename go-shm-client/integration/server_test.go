@@ -58,6 +58,22 @@ func start(t *testing.T, path, kind string, args ...string) *server {
 	return startCommand(t, path, exec.Command(python, append([]string{"../../tests/stub_server.py", kind, path}, args...)...))
 }
 
+// startInAnotherTime is start in a time namespace whose clock is a day ahead.
+func startInAnotherTime(t *testing.T, kind string, args ...string) *server {
+	t.Helper()
+	python := os.Getenv("SHM_PYTHON")
+	if python == "" {
+		t.Skip("SHM_PYTHON is not set: run `make test-go`")
+	}
+	unshare := []string{"unshare", "--time", "--monotonic", "86400", "--fork", "--kill-child"}
+	if said, err := exec.Command(unshare[0], append(unshare[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("there are no time namespaces here, or not for this user: %s%v", said, err)
+	}
+	path := filepath.Join(t.TempDir(), "sock")
+	command := append(append(unshare, python, "../../tests/stub_server.py", kind, path), args...)
+	return startCommand(t, path, exec.Command(command[0], command[1:]...))
+}
+
 func startCommand(t *testing.T, path string, command *exec.Cmd) *server {
 	t.Helper()
 	s := &server{t: t, path: path, ended: make(chan struct{}), command: command}

@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 LAYOUT_MAJOR = 1
-LAYOUT_MINOR = 0
+LAYOUT_MINOR = 1
 SEGMENT_MAGIC = 0x31524F534E455453
 FRAME_MAGIC = 826430547
 BELL = 1
@@ -361,11 +361,13 @@ STRUCTS = {
             "segment_bytes",
             "epoch",
             "features",
+            "clock",
         ],
         "formats": [
             "<u2",
             "<u2",
             "<u4",
+            "<u8",
             "<u8",
             "<u8",
             "<u8",
@@ -377,6 +379,7 @@ STRUCTS = {
             8,
             16,
             24,
+            32,
         ],
         "itemsize": 40,
     },

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SHM_LAYOUT_MAJOR 1u
-#define SHM_LAYOUT_MINOR 0u
+#define SHM_LAYOUT_MINOR 1u
 #define SHM_SEGMENT_MAGIC 3553990275162788947ull
 #define SHM_FRAME_MAGIC 826430547u
 #define SHM_BELL 1u
@@ -217,7 +217,7 @@ struct shm_welcome {
     uint64_t segment_bytes;
     uint64_t epoch;
     uint64_t features;
-    uint8_t reserved_32[8];
+    uint64_t clock;
 };
 _Static_assert(sizeof(struct shm_welcome) == 40, "welcome");
 _Static_assert(offsetof(struct shm_welcome, layout_major) == 0, "layout_major");
@@ -226,6 +226,7 @@ _Static_assert(offsetof(struct shm_welcome, metadata_bytes) == 4, "metadata_byte
 _Static_assert(offsetof(struct shm_welcome, segment_bytes) == 8, "segment_bytes");
 _Static_assert(offsetof(struct shm_welcome, epoch) == 16, "epoch");
 _Static_assert(offsetof(struct shm_welcome, features) == 24, "features");
+_Static_assert(offsetof(struct shm_welcome, clock) == 32, "clock");
 
 struct shm_reason_body {
     uint16_t reason;

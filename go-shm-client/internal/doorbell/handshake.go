@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"syscall"
 	"time"
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
 	"go-shm-client/internal/peer"
 )
 
@@ -32,7 +34,8 @@ type Metadata struct {
 // A Welcome is the server's yes, checked as far as the message alone can be.
 type Welcome struct {
 	layout.Welcome
-	Metadata Metadata
+	Metadata   Metadata
+	ClockAhead int64 // the server's clock less ours, in ns: 0 unless it lives in another time namespace
 }
 
 // Dial connects to the server at path, if it is one to trust, and asks for one lane for each request. The descriptor is the
@@ -50,7 +53,9 @@ func Dial(ctx context.Context, path string, trust peer.Trust, lanes ...layout.La
 		unix.Close()
 		return nil, Welcome{}, -1, err
 	}
+	before := machine.Now()
 	welcome, fd, err := shake(bounded, unix, lanes)
+	welcome.ClockAhead = clockAhead(before, welcome.Clock, machine.Now())
 	if err != nil {
 		unix.Close()
 		switch { // what failed may be the deadline that stop() set
@@ -131,6 +136,16 @@ func shake(ctx context.Context, conn *net.UnixConn, lanes []layout.LaneRequest) 
 	return welcome, fd, err
 }
 
+// clockAhead compares the server's clock, which it read between two readings of ours; layout.md, "Welcome".
+func clockAhead(before int64, server uint64, after int64) int64 {
+	const slack = int64(time.Millisecond) // our reading is the kernel's to some microseconds
+	read := int64(server)
+	if read == 0 || read >= before-slack && read <= after+slack {
+		return 0
+	}
+	return read - (before + (after-before)/2)
+}
+
 func encodeHello(lanes []layout.LaneRequest) []byte {
 	body := make([]byte, layout.HelloBytes+len(lanes)*layout.LaneRequestBytes)
 	layout.Hello{
@@ -159,6 +174,8 @@ func decodeWelcome(body []byte) (Welcome, error) {
 		return Welcome{}, fault.Violated("geometry", "segment of %d bytes, not %d to %d", w.SegmentBytes, layout.HeaderBytes, layout.MaxSegmentBytes)
 	case w.Epoch == 0:
 		return Welcome{}, fault.Violated("epoch", "epoch 0")
+	case w.Clock > math.MaxInt64:
+		return Welcome{}, fault.Violated("clock", "a clock that reads %d ns", w.Clock)
 	}
 	if err := json.Unmarshal(metadata[:w.MetadataBytes], &w.Metadata); err != nil {
 		return Welcome{}, fault.Violated("frame", "metadata: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func goodWelcome() []byte {
 		0, 0x20, 0, 0, 0, 0, 0, 0, // segment_bytes: 8192
 		7, 0, 0, 0, 0, 0, 0, 0, // epoch
 		0, 0, 0, 0, 0, 0, 0, 0, // features
-		0, 0, 0, 0, 0, 0, 0, 0, // reserved
+		0, 0, 0, 0, 0, 0, 0, 0, // clock: not said
 	}, metadata...)
 }
 
@@ -94,7 +95,7 @@ func TestTheHelloIsWhatTheLayoutSays(t *testing.T) {
 		48, 0, 0, 0, // body_bytes
 		0, 0, 0, 0, // reserved
 		1, 0, // layout_major
-		0, 0, // layout_minor
+		1, 0, // layout_minor
 		1, 0, 0, 0, // lane_count
 		0, 0, 0, 0, 0, 0, 0, 0, // features_known
 		0, 0, 0, 0, 0, 0, 0, 0, // features_needed
@@ -163,6 +164,7 @@ func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 		{"segment_bytes 0", with(24, 0, 0), 1, "geometry"},
 		{"segment_bytes 1 GiB and a byte", with(24, 1, 0, 0, 0x40), 1, "geometry"},
 		{"epoch 0", with(32, 0), 1, "epoch"},
+		{"a clock that reads 2^64 - 1", with(48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), 1, "clock"},
 		{"no descriptor", goodWelcome(), 0, "frame"},
 		{"two descriptors", goodWelcome(), 2, "frame"},
 		{"fifty descriptors", goodWelcome(), 50, "frame"},
@@ -196,6 +198,28 @@ func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 			t.Fatalf("%d descriptors, %d before", descriptors(t), before)
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestClocksAreComparedByAReadingBetweenTwoOthers(t *testing.T) {
+	const hour = int64(time.Hour)
+	for name, c := range map[string]struct {
+		before, server, after, ahead int64
+	}{
+		"not said":                          {5 * hour, 0, 5*hour + 10, 0},
+		"between the two":                   {5 * hour, 5*hour + 7, 5*hour + 10, 0},
+		"as early as can be":                {5 * hour, 5 * hour, 5*hour + 10, 0},
+		"as late as can be":                 {5 * hour, 5*hour + 10, 5*hour + 10, 0},
+		"an hour ahead":                     {5 * hour, 6*hour + 4, 5*hour + 10, hour - 1},
+		"an hour behind":                    {5 * hour, 4*hour + 6, 5*hour + 10, -hour + 1},
+		"a second behind a slow handshake":  {5 * hour, 5*hour - int64(time.Second), 6 * hour, -int64(time.Second) - hour/2},
+		"within a slow handshake":           {5 * hour, 5*hour + 1, 6 * hour, 0},
+		"as far ahead as numbers go":        {1, math.MaxInt64, 3, math.MaxInt64 - 2},
+		"a reading of ours that is not yet": {5 * hour, 1, 5 * hour, 1 - 5*hour},
+	} {
+		if got := clockAhead(c.before, uint64(c.server), c.after); got != c.ahead {
+			t.Errorf("%s: %d, want %d", name, got, c.ahead)
+		}
 	}
 }
 

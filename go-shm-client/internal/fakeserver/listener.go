@@ -11,6 +11,7 @@ import (
 
 	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/machine"
 )
 
 // Classes are the names of the fake model's classes.
@@ -18,12 +19,13 @@ var Classes = []string{"dark", "bright"}
 
 // Listener accepts sessions on a real socket and serves each on a real mapping.
 type Listener struct {
-	Path      string
-	Slots     uint32 // of a session that asks for none
-	Behaviour func() Behaviour
-	Prompts   func(*Server, layout.Submission) // nil, or what answers the prompts, of sessions of their own
-	Refuse    func() *doorbell.RefusedError    // nil, or what to answer a hello with
-	Welcomed  func(*Session)                   // nil, or what to do when a welcome was sent
+	Path       string
+	Slots      uint32 // of a session that asks for none
+	Behaviour  func() Behaviour
+	Prompts    func(*Server, layout.Submission) // nil, or what answers the prompts, of sessions of their own
+	ClockAhead int64                            // of its clock, before the clients'
+	Refuse     func() *doorbell.RefusedError    // nil, or what to answer a hello with
+	Welcomed   func(*Session)                   // nil, or what to do when a welcome was sent
 
 	listener *net.UnixListener
 	mu       sync.Mutex
@@ -123,7 +125,7 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 	l.mu.Lock()
 	l.sessions = append(l.sessions, session) // before the client can know that it is connected
 	l.mu.Unlock()
-	welcome := WelcomeMessage(header.SegmentBytes, Epoch)
+	welcome := WelcomeMessage(header.SegmentBytes, Epoch, uint64(machine.Now()+l.ClockAhead))
 	if _, _, err := conn.WriteMsgUnix(welcome, syscall.UnixRights(int(file.Fd())), nil); err != nil {
 		session.close() // the client hung up
 		return nil
@@ -147,7 +149,7 @@ func SharedFile(size int64) *os.File {
 }
 
 // WelcomeMessage is a whole welcome.
-func WelcomeMessage(segmentBytes, epoch uint64) []byte {
+func WelcomeMessage(segmentBytes, epoch, clock uint64) []byte {
 	metadata := must(json.Marshal(doorbell.Metadata{Server: "fakeserver", Model: "brightness", Classes: Classes}))
 	body := make([]byte, layout.WelcomeBytes, layout.WelcomeBytes+len(metadata))
 	layout.Welcome{
@@ -156,6 +158,7 @@ func WelcomeMessage(segmentBytes, epoch uint64) []byte {
 		MetadataBytes: uint32(len(metadata)),
 		SegmentBytes:  segmentBytes,
 		Epoch:         epoch,
+		Clock:         clock,
 	}.Encode(body)
 	return Message(layout.FrameKindWelcome, append(body, metadata...))
 }

@@ -11,7 +11,7 @@ import (
 const LayoutMajor = 1
 
 // LayoutMinor: raised when something was added that an old peer can ignore.
-const LayoutMinor = 0
+const LayoutMinor = 1
 
 // SegmentMagic: the bytes `STENSOR1`.
 const SegmentMagic = 0x31524f534e455453
@@ -709,6 +709,9 @@ const WelcomeEpochAt = 16
 // WelcomeFeaturesAt is the offset of welcome.features.
 const WelcomeFeaturesAt = 24
 
+// WelcomeClockAt is the offset of welcome.clock.
+const WelcomeClockAt = 32
+
 // Welcome is a private copy of the struct welcome of layout.md.
 type Welcome struct {
 	LayoutMajor   uint16
@@ -717,6 +720,7 @@ type Welcome struct {
 	SegmentBytes  uint64
 	Epoch         uint64
 	Features      uint64
+	Clock         uint64
 }
 
 // DecodeWelcome copies the fields out of b, which holds at least WelcomeBytes bytes.
@@ -729,6 +733,7 @@ func DecodeWelcome(b []byte) Welcome {
 		SegmentBytes:  binary.LittleEndian.Uint64(b[8:]),
 		Epoch:         binary.LittleEndian.Uint64(b[16:]),
 		Features:      binary.LittleEndian.Uint64(b[24:]),
+		Clock:         binary.LittleEndian.Uint64(b[32:]),
 	}
 }
 
@@ -741,6 +746,7 @@ func (s Welcome) Encode(b []byte) {
 	binary.LittleEndian.PutUint64(b[8:], s.SegmentBytes)
 	binary.LittleEndian.PutUint64(b[16:], s.Epoch)
 	binary.LittleEndian.PutUint64(b[24:], s.Features)
+	binary.LittleEndian.PutUint64(b[32:], s.Clock)
 }
 
 // ReasonBodyBytes is the size of ReasonBody in memory.

@@ -83,6 +83,8 @@ type Hooks struct {
 	Door   Door
 	Broken func(error) // the server broke the protocol: make somebody call End
 	Unmap  func()      // nobody touches the memory any more; called once, after End
+
+	ClockAhead int64 // the server's clock less ours
 }
 
 // NewLane opens a fresh lane of the segment in memory, which segment.Check has accepted. spin is how long a call polls

@@ -49,7 +49,7 @@ func (s *Session) open(welcome doorbell.Welcome, fd int, kind uint32, spin time.
 		return err
 	}
 	unmap := func() { _ = segment.Unmap(memory) } // fails only for memory that is not mapped
-	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell, s.brokenBy, unmap}, counters); err != nil {
+	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell, s.brokenBy, unmap, welcome.ClockAhead}, counters); err != nil {
 		unmap()
 	}
 	return err

@@ -2,18 +2,28 @@ package session
 
 import (
 	"context"
+	"math"
 
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/machine"
 )
 
-// deadlineOf is ctx's deadline as the server reads it: CLOCK_MONOTONIC in ns, 0 = none.
-func deadlineOf(ctx context.Context) uint64 {
+// deadlineOf is ctx's deadline as the server reads it, 0 = none.
+func (l *Lane) deadlineOf(ctx context.Context) uint64 {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 0
 	}
-	return uint64(max(1, machine.At(deadline)))
+	return max(1, l.serverTime(machine.At(deadline)))
+}
+
+// serverTime is a reading of our clock as the server's clock reads it, as far as there are such numbers.
+func (l *Lane) serverTime(ours int64) uint64 {
+	ahead := l.hooks.ClockAhead
+	if ahead > 0 && ours > math.MaxInt64-ahead {
+		return math.MaxInt64
+	}
+	return uint64(max(0, ours+ahead))
 }
 
 // publish hands the slot to the server, says so in w, and wakes the server if it sleeps. On an error the slot is still the caller's.

@@ -61,7 +61,7 @@ func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, da
 	if ctx.Err() != nil {
 		return wait{}, false, fault.As(fault.Context(ctx), fault.NotRun)
 	}
-	s.Deadline = deadlineOf(ctx)
+	s.Deadline = l.deadlineOf(ctx)
 	defer l.attemptCaught(debug.SetPanicOnFault(true), slot, &w, &err)
 	if data != nil {
 		if err := l.admit(); err != nil {
@@ -72,7 +72,7 @@ func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, da
 	// The role is taken before the submission is published: the server then finds client_parked cleared and does not
 	// ring for a client that polls.
 	l.begin(&w)
-	s.Submitted = uint64(w.began)
+	s.Submitted = l.serverTime(w.began)
 	if err := l.publish(slot, s, &w); err != nil {
 		if w.reaper {
 			l.leaveRole()
