@@ -73,7 +73,6 @@ class Control:
         cpu: int | None = None,
         forwards: Mapping[LaneKind, Forward] | None = None,
     ) -> None:
-        doorbell.check_names(dispatcher.name, dispatcher.classes)
         self.dispatcher, self.max_sessions, self.cpu = dispatcher, max_sessions, cpu
         self.allow_other_users, self.forwards = allow_other_users, dict(forwards or {})
         dispatcher.on_released = self._released

@@ -14,9 +14,6 @@ from . import layout
 from .describe import one_line
 from .layout import FrameKind, LaneKind, Reason
 
-# Of a welcome, for all that is not a name.
-WELCOME_ROOM = 1 << 10
-
 
 class Refused(Exception):
     """A client that is turned away, with the reason that it is told."""
@@ -108,22 +105,6 @@ def parse_hello(message: bytes) -> list[LaneRequest]:
     if len({lane.kind for lane in lanes}) < count:
         raise Refused(Reason.MALFORMED, "a kind of lane is asked for twice")
     return lanes
-
-
-def check_names(model: str, classes: Sequence[str]) -> None:
-    """ValueError unless a welcome can say them: once, at the start, and not to each client."""
-    for what, name in (("name of the model", model), *((f"name of class {i}", name) for i, name in enumerate(classes))):
-        if not isinstance(name, str):
-            raise ValueError(f"the {what} is of type {type(name).__name__}, must be text")
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the {what} has half a surrogate pair at character {error.start}") from None
-    size, most = len(json.dumps([model, *classes])), layout.MAX_FRAME_BODY - WELCOME_ROOM
-    if size > most:
-        raise ValueError(
-            f"the names of the model and its {len(classes)} classes take {size} bytes, {most} fit a welcome"
-        )
 
 
 def send_welcome(

@@ -45,6 +45,7 @@ from werkzeug.exceptions import (
 )
 
 from . import forked, tcp
+from .describe import describe, where
 from .generator_process import GeneratorProcess
 from .generators import (
     Broken,
@@ -111,9 +112,9 @@ def application(classifier: Classifier | None, generator: GeneratorProcess | Non
         pixels = body_pixels()
         try:
             scores = checked(classifier.scores(pixels), 1, len(classifier.class_names), 1)[0]
-        except Exception as error:  # whatever a model raises is that request's answer, and the server goes on
-            log.exception("the model failed")
-            return {"error": f"{type(error).__name__}: {error}"}, 500
+        except BaseException as error:  # whatever a model raises, SystemExit too, is that request's answer
+            log.error("a request's model failed: %s. %s", describe(error), where(error))
+            return {"error": describe(error)}, 500
         best = int(scores.argmax())
         named = dict(zip(classifier.class_names, scores.tolist(), strict=True))
         return {"label": classifier.class_names[best], "score": float(scores[best]), "scores": named}

@@ -21,6 +21,7 @@ import time
 import numpy as np
 
 from . import forked
+from .describe import describe, message
 from .doorbell import Peer
 from .listener import Listener
 from .models import Classifier
@@ -133,9 +134,9 @@ class Server:
         try:
             self._answer(sock)
         except (BrokenPacket, OSError) as error:
-            fault = str(error)
-        except Exception as error:  # the model raised
-            fault = f"the model failed: {type(error).__name__}: {error}"
+            fault = message(error)
+        except BaseException as error:  # whatever the model raised, SystemExit too
+            fault = f"the model failed: {describe(error)}"
         try:
             if fault and not self._stopping:
                 log.warning("uds connection %d (pid %d) closed: %s", number, Peer.of(sock).pid, fault)

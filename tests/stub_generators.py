@@ -14,14 +14,37 @@ from shm_server.generator_process import GeneratorProcess
 from shm_server.generators import Limits, Sampling
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+# What a generator may raise, and what it may return for a text.
+HOSTILE = (
+    ValueError("\ud800 half a pair"),
+    Unspeakable(),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    MemoryError(),
+    BaseExceptionGroup("several", [SystemExit(), KeyboardInterrupt()]),
+    generators.Broken("\ud800 of an endpoint"),
+    "half a pair: \ud800",
+    b"bytes",
+    7,
+)
+ERRORS = [number for number, each in enumerate(HOSTILE) if isinstance(each, BaseException)]
+
+
 class Script:
     """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `await:FILE` and `until:FILE` until it exists,
     the former within one step, the latter step by step, `fail:KIND`, `hang` until it is closed, `bug`, `repeat` says
-    "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling.
+    "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling. `raise:N` raises and
+    `give:N` returns what HOSTILE has; `close:N` and a prompt `start:N` raise it in `close` and in `start`.
     """
 
     prompt_tokens = tokens = 0
-    finished = None
+    finished = _raised = None
 
     def __init__(self, prompt: str, sampling: Sampling) -> None:
         generators.check_prompt(prompt)
@@ -55,6 +78,12 @@ class Script:
             elif verb == "repeat":
                 for _ in range(self._sampling.steps):
                     yield rest or "."
+            elif verb == "raise":
+                raise HOSTILE[int(rest)]
+            elif verb == "give":
+                yield HOSTILE[int(rest)]
+            elif verb == "close":
+                self._raised = HOSTILE[int(rest)]
             elif verb == "die":
                 os._exit(7)
             elif verb == "params":
@@ -71,6 +100,8 @@ class Script:
 
     def close(self) -> None:
         self._closed.set()
+        if self._raised:
+            raise self._raised
 
 
 class Stub:
@@ -82,6 +113,8 @@ class Stub:
     def start(self, prompt: str, sampling: Sampling) -> Script:
         if prompt == "start-bug":
             raise ZeroDivisionError("a bug in start")
+        if prompt.startswith("start:"):
+            raise HOSTILE[int(prompt.partition(":")[2])]
         return Script(prompt, sampling)
 
 

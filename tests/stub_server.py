@@ -2,7 +2,7 @@
 
 brightness  scores (dark, bright)     slow    the same, SECONDS later     raising   raises on a black picture
 wrong       scores of a wrong shape   greedy  keeps a view of the slots   gated     see Gated
-writing     writes to its pixels      odd     see Odd
+writing     writes to its pixels      odd     see Odd                     hostile   see Hostile
 """
 
 import logging
@@ -85,6 +85,35 @@ class Odd(Brightness):
         ][pixels[0, 0, 0, 0]]
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+class Hostile(Brightness):
+    """Raises what WAYS has for the first byte of the first picture; 255 is answered rightly."""
+
+    WAYS = (
+        ValueError("\ud800 half a pair"),
+        ValueError("two\nlines\x1b[2J"),
+        ValueError("x" * 1_000_000),
+        Unspeakable(),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        StopIteration(),
+        MemoryError(),
+        BaseExceptionGroup("several", [SystemExit(), KeyboardInterrupt()]),
+        type("Named\nLine", (BaseException,), {})("oddly"),
+    )
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        number = int(pixels[0].flat[0])
+        if number < len(self.WAYS):
+            raise self.WAYS[number]
+        return super().scores(pixels)
+
+
 class Greedy(Brightness):
     kept: tuple = ()
 
@@ -104,6 +133,7 @@ def main() -> None:
         "odd": Odd,
         "greedy": Greedy,
         "writing": Writing,
+        "hostile": Hostile,
     }
     server = Server(models[sys.argv[1]](), sys.argv[2])
     server.run()

@@ -1,7 +1,7 @@
 """Every transport over one model that needs no framework, for tests: stub_transports.py KIND FOLDER [PORT].
 
 Serves shared memory at FOLDER/shm, the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0: any). The kinds are
-guarded, gated by FOLDER/gate, raising (see stub_server.py), none, and network: the bundled one. It is
+guarded, gated by FOLDER/gate, raising, hostile (see stub_server.py), none, and network: the bundled one. It is
 `shm-server serve --uds --http` without the flags.
 """
 
@@ -45,7 +45,8 @@ def main() -> None:
     kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
     if kind == "gated":
         sys.argv[3] = str(folder / "gate")  # its FILE
-    kinds = {"guarded": Guarded, "gated": stub_server.Gated, "raising": stub_server.Raising, "none": lambda: None}
+    kinds = {"guarded": Guarded, "none": lambda: None}
+    kinds |= {kind: getattr(stub_server, kind.title()) for kind in ("gated", "hostile", "raising")}
     if kind == "network":
         kinds[kind] = lambda: load_classifier("openvino")
     model = kinds[kind]()

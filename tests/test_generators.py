@@ -4,10 +4,20 @@ import random
 import subprocess
 import sys
 from importlib import resources
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from shm_server.generators import Generator, InvalidRequest, Limits, ModelError, Sampling, generate, load_generator
+from shm_server.generators import (
+    ENGINES,
+    Generator,
+    InvalidRequest,
+    Limits,
+    ModelError,
+    Sampling,
+    generate,
+    load_generator,
+)
 from shm_server.generators.errors import Broken
 from shm_server.generators.sampling import check_prompt
 from shm_server.generators.turns import Turns
@@ -305,3 +315,13 @@ def test_the_chat_template_wraps_the_prompt_in_a_users_turn():
     wrapped = "<start_of_turn>user\nWho is there?<end_of_turn>\n<start_of_turn>model\n"
     assert tokens == plain.encode(wrapped)
     assert [token for token in tokens if token in (5, 6)] == [5, 6, 5]
+
+
+@pytest.mark.parametrize("name", [None, 7, "\ud800", "two\nlines", "x" * 1001], ids=ascii)
+def test_a_generator_whose_name_no_client_can_be_told_is_not_loaded(monkeypatch, name):
+    module = ModuleType("shm_server.generators.nameless")
+    module.load = lambda: SimpleNamespace(name=name)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(ENGINES, "nameless", ("nameless", "none"))
+    with pytest.raises(ModelError, match="must be a line of text"):
+        load_generator("nameless")

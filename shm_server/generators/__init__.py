@@ -49,6 +49,8 @@ __all__ = [
     "load_generator",
 ]
 
+MAX_NAME = 1000  # characters of a generator's name
+
 # Every engine's module in this package, and the extra that installs what it needs.
 ENGINES = {
     "tiny": ("tiny", "gemma"),
@@ -161,4 +163,14 @@ def load_generator(engine: str = "tiny", **options: Any) -> Generator:
             raise
         advice = f'pip install "shm-server[{extra}]"'
         raise ModelError(f'generator "{engine}" needs {error.name}: {advice}') from error
-    return module.load(**options)
+    return _named(module.load(**options))
+
+
+def _named(generator: Generator) -> Generator:
+    """`generator`, whose name every client is told. Raises ModelError for one that is none."""
+    name = generator.name
+    if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
+        raise ModelError(
+            f"the generator's name is {name!a:.60}, must be a line of text of at most {MAX_NAME} characters"
+        )
+    return generator
