@@ -42,13 +42,13 @@ class Session:
     def close(self, reason: Reason | None = None, message: str = "") -> None:
         """End the session; with a reason the client is told before the socket closes.
 
-        A client that hung up, or broke the protocol, reads zeros from now on. One that is told that the server stops
-        may still be reading what it was answered, and keeps it: the server ends, so nothing of that adds up.
+        A client that hung up, or broke the protocol, reads zeros from now on. One that is told that the server ends, in
+        whatever way, may still be reading what it was answered, and keeps it: with the server's end nothing adds up.
         """
         if reason is not None:
             doorbell.send_reason(self.socket, FrameKind.GOODBYE, reason, message)
         self.socket.close()
-        self.unmap(collapse=reason != Reason.DRAINING)
+        self.unmap(collapse=reason not in (Reason.DRAINING, Reason.INTERNAL))
 
     def unmap(self, *, collapse: bool = True) -> None:
         """Give the memory back; the socket stays open. See `Segment.close`."""

@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ import pytest
 from heap_lane import HeapLane, image_spec, prompt_spec
 
 from shm_server import _core
-from shm_server.layout import Op
+from shm_server.doorbell import Peer
+from shm_server.layout import LaneKind, Op, Reason
 from shm_server.segment import LaneSpec, Segment, allot
+from shm_server.session import Session
 
 SIZE = 8 * mmap.PAGESIZE
 TRUNCATED = "the client truncated its segment, or took pages out of it"
@@ -274,12 +277,17 @@ def test_a_closed_segment_takes_no_memory_whoever_holds_it(sealed, size):
     os.close(fd)
 
 
-def test_a_segment_of_a_server_that_stops_is_left_to_its_client(sealed):
-    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
-    fd = os.dup(segment.fd)
-    segment.close(collapse=False)
-    assert held(fd) >= segment.size
+@pytest.mark.parametrize(
+    ("reason", "stays"), [(None, False), (Reason.PROTOCOL, False), (Reason.DRAINING, True), (Reason.INTERNAL, True)]
+)
+def test_a_session_leaves_its_memory_to_the_client_only_where_the_server_ends(sealed, reason, stays):
+    ours, theirs = socket.socketpair()
+    session = Session(ours, Peer(1, 1), LaneSpec(LaneKind.IMAGE, 64, 3072, 256), sealed=sealed)
+    fd, size = os.dup(session.segment.fd), session.segment.size
+    session.close(reason, "why")
+    assert held(fd) == (size if stays else 0)
     os.close(fd)
+    theirs.close()
 
 
 def test_a_view_that_a_model_keeps_does_not_keep_the_memory(sealed):
