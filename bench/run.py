@@ -45,6 +45,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="build/bench/full or build/bench/quick by default")
     parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="what runs the model")
+    parser.add_argument(
+        "--prompt-priority", choices=("idle", "normal"), default="idle", help="as of shm-server serve, for all of them"
+    )
     parser.add_argument("--seed", type=int, default=20261123, help="of payloads and of the order in each round")
     return parser.parse_args(argv)
 
@@ -84,7 +87,7 @@ def measure(args: argparse.Namespace, plan: Plan, names: list[str], head: dict[s
     # Sockets' paths are short: at most 107 bytes.
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
-        Fleet(Path(directory), args.engine, servers) as fleet,
+        Fleet(Path(directory), args.engine, servers, args.prompt_priority) as fleet,
     ):
         images, labels, seen = pictures.make(args.seed, Path(directory), fleet.engine)
         caller = load.Load(program, images, labels, args.seed, plan.warm_up)

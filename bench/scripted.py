@@ -85,9 +85,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.scripted")
     parser.add_argument("--socket", required=True, metavar="PATH")
     parser.add_argument("--spin", type=float, required=True, metavar="US", help="of the prompt lane; inf: always")
+    parser.add_argument("--prompt-priority", choices=("idle", "normal"), default="idle", help="as of shm-server serve")
     args = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    process = ScriptedProcess({"engine": "scripted"}, spin_us=args.spin, max_sessions=MAX_SESSIONS)
+    idle = args.prompt_priority == "idle"
+    process = ScriptedProcess({"engine": "scripted"}, spin_us=args.spin, max_sessions=MAX_SESSIONS, idle=idle)
     try:
         process.wait_ready()
         # The image lane, which nobody uses, takes no core from the prompts.

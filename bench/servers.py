@@ -111,8 +111,10 @@ class Server:
 class Fleet:
     """All servers, and the processes in which engines are called directly. Use as a context manager."""
 
-    def __init__(self, directory: Path, engine: str, names: tuple[str, ...] = IMAGES) -> None:
-        self.engine_name, self._directory = engine, directory
+    def __init__(
+        self, directory: Path, engine: str, names: tuple[str, ...] = IMAGES, prompt_priority: str = "idle"
+    ) -> None:
+        self.engine_name, self._directory, self._prompt_priority = engine, directory, prompt_priority
         self._names = names
         self.servers: dict[str, Server] = {}
         self.engine: EngineProcess | None = None
@@ -161,12 +163,13 @@ class Fleet:
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
         if name in SCRIPTED:
             command = [*python, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
+            command += ["--prompt-priority", self._prompt_priority]
             return Server(name, command, {"shm": shm}, log)
         command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
         command += ["--generator", "tiny" if name == PROMPTS else "none"]
         addresses = {"shm": shm}
         if name == PROMPTS:
-            pass
+            command += ["--prompt-priority", self._prompt_priority]
         elif name == "default":
             port = free_port()
             addresses |= {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from . import forked, handoff, logs, process, remote
 from .control import Control
 from .counters import GAUGES
+from .describe import message
 from .doorbell import Refused
 from .generators import Generator, ModelError, Sampling, load_generator
 from .layout import Reason
@@ -44,12 +45,19 @@ class GeneratorProcess:
     options            arguments of `load_generator` by name
     spin_us            as for the server
     max_sessions, allow_other_users   as for the server
+    idle               leave the core to whoever else wants it, see `give_way`
     """
 
     program = ("-c", "from shm_server.generator_process import main; raise SystemExit(main())")
 
     def __init__(
-        self, options: dict[str, object], *, spin_us: float, max_sessions: int, allow_other_users: bool = False
+        self,
+        options: dict[str, object],
+        *,
+        spin_us: float,
+        max_sessions: int,
+        allow_other_users: bool = False,
+        idle: bool = True,
     ) -> None:
         process.open_standard_descriptors()
         self._pipe, theirs = handoff.pair()
@@ -57,7 +65,8 @@ class GeneratorProcess:
         self._known: dict[str, int] = {}  # its counters, when it last said them
         self._asked: socket.socket | None = None
         self._asking = threading.Lock()
-        settings = {"spin_us": spin_us, "max_sessions": max_sessions, "allow_other_users": allow_other_users}
+        settings = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
+        settings |= {"spin_us": spin_us, "idle": idle}
         command = [sys.executable, *self.program, str(theirs.fileno())]
         command += map(json.dumps, (logs.settings(), settings))
         self._ready = self._stopping = False
@@ -164,18 +173,20 @@ def serve(generator: Generator, pipe: socket.socket, settings: dict) -> None:
     gc.freeze()
     sys.setswitchinterval(1e-4)
     dispatcher = PromptDispatcher(generator, spin_us=settings.pop("spin_us"))
+    idle = settings.pop("idle")
 
-    def answer(sock: socket.socket, message: bytes) -> None:
-        if message == COUNTERS:
+    def answer(sock: socket.socket, packet: bytes) -> None:
+        if packet == COUNTERS:
             with sock, contextlib.suppress(OSError):
                 sock.send(json.dumps(control.counters()).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             return
         reply = remote.SocketReply(sock)
-        dispatcher.post(lambda: dispatcher.begin(lambda: remote.asked(message), reply))
+        dispatcher.post(lambda: dispatcher.begin(lambda: remote.asked(packet), reply))
 
     control = Control(dispatcher, handoff.Inbox(pipe, answer, _orphaned), **settings)
     pipe.send(READY)
-    give_way()  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
+    if idle:  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
+        give_way()
     control.run()
     log.info("prompts: %s", ", ".join(f"{name} {value}" for name, value in control.counters().items() if value))
 
@@ -227,7 +238,7 @@ def main() -> int:
         with quiet_imports():
             generator = load_generator(**options)
     except (ModelError, ValueError, OSError) as error:
-        pipe.send(str(error).encode()[: 1 << 16])
+        pipe.send(message(error).encode())
         return 1
     loaded.set()
     try:

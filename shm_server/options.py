@@ -144,6 +144,8 @@ def prompt_flags(group: argparse._ArgumentGroup) -> None:
     add("--generator", choices=(*generators.ENGINES, "none"),
         help="by default the bundled tiny model, but none with --engine none")  # fmt: skip
     add("--prompt-spin", type=spin, metavar="US", help=f"as --spin, of that process; else {server.DEFAULT_SPIN_US}")
+    add("--prompt-priority", choices=("idle", "normal"),
+        help="idle, the default, leaves its core to whoever else wants it, also to other programs")  # fmt: skip
     add("--checkpoint", type=name, metavar="DIR", help="gemma: Orbax checkpoint; else $MODEL_CHECKPOINT")
     add("--tokenizer", type=name, metavar="FILE", help="gemma: its SentencePiece model; else $MODEL_TOKENIZER")
     add("--architecture", type=name, metavar="NAME",
@@ -174,7 +176,7 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
     ours = GENERATOR_FLAGS.get(engine, {}).values()
     others = {flag for flags in GENERATOR_FLAGS.values() for flag in flags.values()} - {*ours}
     if engine == "none":
-        others.add("prompt_spin")
+        others |= {"prompt_spin", "prompt_priority"}
     for flag in sorted(others):
         if _given(getattr(args, flag)):
             error(f"--{flag.replace('_', '-')} is not for --generator {engine}")

@@ -53,6 +53,7 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
                 spin_us=server.DEFAULT_SPIN_US if args.prompt_spin is None else args.prompt_spin,
                 max_sessions=args.max_sessions,
                 allow_other_users=args.allow_other_users,
+                idle=args.prompt_priority != "normal",
             )
             stack.callback(generator.stop)
     classifier = _classifier(args)  # meanwhile

@@ -45,7 +45,7 @@ class ServerProcess:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+    def wait_for(self, text: str, seconds: float = 300.0) -> None:
         """Wait until the log contains `text`; AssertionError when the server ends or never says it."""
         end = time.monotonic() + seconds
         while text not in self.log:
@@ -153,7 +153,7 @@ def echo_server(start):
     return start("--engine", "none")
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = 300.0) -> None:
     """Wait until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -131,7 +131,9 @@ class StubProcess(GeneratorProcess):
 def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: int | None = None) -> None:
     """A server with a prompt lane and no classifier, and HTTP on a port if there is one."""
     logs.configure()
-    process = StubProcess({"engine": engine}, spin_us=100.0, max_sessions=4)
+    # Idle, it would get no core at all on a machine that is kept busy.
+    idle = bool(os.environ.get("STUB_IDLE"))
+    process = StubProcess({"engine": engine}, spin_us=100.0, max_sessions=4, idle=idle)
     process.wait_ready()
     server = Server(None, socket, generator=process)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

@@ -28,7 +28,7 @@ def ask(shm_client, server, *words: str, **flags: object) -> subprocess.Complete
 def test_the_bundled_model_says_the_same_everywhere(start, shm_client, expected):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = start("--engine", "none", "--generator", "tiny", "--http", str(port))
+    server = start("--engine", "none", "--generator", "tiny", "--prompt-priority", "normal", "--http", str(port))
     done = ask(shm_client, server, PROMPT, steps=STEPS, seed=7)
     assert (done.returncode, done.stdout) == (0, expected + "\n")
     body = json.dumps({"prompt": PROMPT, "sampling_steps": STEPS, "seed": 7}).encode()
@@ -53,7 +53,7 @@ def test_an_endpoint_that_is_not_there_is_a_typed_error(start, shm_client):
         web = free.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}/v1"
     flags = ["--generator", "openai", "--base-url", endpoint, "--generator-model", "any", "--http", str(web)]
-    server = start("--engine", "none", *flags)
+    server = start("--engine", "none", "--prompt-priority", "normal", *flags)
     done = ask(shm_client, server, "hello")
     assert done.returncode == 1
     assert "the model's endpoint does not answer" in done.stderr
@@ -69,7 +69,7 @@ def test_a_real_endpoints_model_answers_from_go_and_over_http(start, shm_client,
     with socket.create_server(("127.0.0.1", 0)) as free:
         web = free.getsockname()[1]
     flags = ["--generator", "openai", "--base-url", f"{smollm2}/v1", "--generator-model", "smollm2", "--http", str(web)]
-    server = start("--engine", "none", *flags)
+    server = start("--engine", "none", "--prompt-priority", "normal", *flags)
     question = "What is the capital of France? Answer in one sentence."
     done = ask(shm_client, server, question, steps=32, temperature=0)
     assert (done.returncode, done.stderr) == (0, "")

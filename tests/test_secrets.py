@@ -160,8 +160,8 @@ def test_no_client_log_or_process_shows_what_the_server_asks_its_endpoint_with(
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Gateway: {HEADER}")
     monkeypatch.setenv("OPENAI_LOG", "debug")
     web, metrics = free_port(), free_port()
-    flags = ["--engine", "none", "--generator", "openai", "--model", MODEL]
-    flags += ["--http", str(web), "--metrics", str(metrics)]
+    flags = ["--engine", "none", "--generator", "openai", "--generator-model", MODEL]
+    flags += ["--http", str(web), "--metrics", str(metrics), "--prompt-priority", "normal"]
     if login:
         flags += ["--base-url", url]
     else:

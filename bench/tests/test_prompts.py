@@ -30,7 +30,7 @@ def turns():
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("default", *SCRIPTED)) as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("default", *SCRIPTED), "normal") as fleet:
         yield fleet
 
 
