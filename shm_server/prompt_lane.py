@@ -108,7 +108,7 @@ class PromptDispatcher(Dispatcher):
     kind = LaneKind.PROMPT
 
     def __init__(self, generator: Generator, *, spin_us: float) -> None:
-        super().__init__(spin_us=spin_us, limit=DEFAULT_SLOTS)
+        super().__init__(spin_us=spin_us, limit=1)  # a prompt of 16 KiB takes 15 ms to read: one a session and turn
         self.name = generator.name
         self._concurrent = generator.concurrent
         places = CONCURRENT_PLACES if generator.concurrent else DEFAULT_PLACES

@@ -239,6 +239,12 @@ def test_prompt_and_reply_fill_the_context_and_no_more(tiny):
         tiny.start("a", Sampling(steps=steps + 1))
 
 
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_read(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.vocabulary, "encode", lambda prompt: pytest.fail("it was read"))
+    with pytest.raises(InvalidRequest, match="the prompt has 16777216 characters, the model takes 1023 tokens"):
+        tiny.start("x" * (16 << 20), Sampling(steps=1))
+
+
 def test_the_last_token_of_a_full_context_is_computed_right(tiny, weights):
     tokens = drive(tiny, tiny.vocabulary.encode("a"), 1023)
     assert tokens[-1] == drive(tiny, [2, *tiny.vocabulary.encode("a")[1:], *tokens[:-1]], 1)[0]

@@ -151,6 +151,9 @@ class GemmaGenerator:
     def start(self, prompt: str, sampling: Sampling) -> GemmaGeneration:
         """See `Generator.start`."""
         check_prompt(prompt)
+        # Reading a megabyte takes seconds, during which nobody else has a token: refuse first what cannot fit.
+        if len(prompt) > self._context * self.vocabulary.longest:
+            raise InvalidRequest(f"the prompt has {len(prompt)} characters, the model takes {self._context - 1} tokens")
         tokens = self.vocabulary.encode(prompt)
         room = self._context - len(tokens)
         if room < 1:

@@ -39,6 +39,8 @@ class Vocabulary:
             raise ModelError(f"{path}: not a SentencePiece model") from error
         self.size = self._model.get_piece_size()
         """How many tokens there are."""
+        self.longest = max(len(self._model.id_to_piece(token)) for token in range(self.size)) if self.size else 0
+        """Characters of the longest token."""
         self._bos = self._model.bos_id()
         if self.size < 4 or self._bos < 0 or self._model.eos_id() < 0:
             raise ModelError(f"{path}: has no tokens for beginning and end of text, Gemma's tokenizers do")

@@ -22,9 +22,6 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little-endian");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "the segment needs lock-free atomics");
 
-/* What a batch of texts may hold, unless it is a single one: slots of megabytes must not add up to a second. */
-#define RING_TEXT_BYTES (1u << 20)
-
 /* Answered instead of scores that are none. It fits every reply that holds scores. */
 #define RING_NO_NUMBERS "the model's scores of this image are not finite numbers"
 _Static_assert(sizeof RING_NO_NUMBERS <= SHM_LINE_BYTES, "a reply has at least one line");
@@ -62,7 +59,6 @@ struct ring_lane {
     uint32_t count;                /* of `batch`; 0 = nothing taken */
     uint32_t lowest, highest;      /* slots of the batch */
     uint32_t op;                   /* of the whole batch; 0 with a fault */
-    uint32_t most;                 /* of a batch, whatever the limit */
     bool draining;                 /* refuse new work instead of taking it */
     int doorbell;                  /* socket to the client, or -1 */
     const _Atomic uint32_t *broken; /* nonzero once the mapping was replaced by zeros (guard.h) */
@@ -164,9 +160,6 @@ static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t siz
     lane->broken = &ring_whole; /* unless the owner of the mapping says otherwise */
     lane->at = at;
     lane->doorbell = doorbell;
-    lane->most = at.kind == SHM_LANE_KIND_IMAGE ? SHM_MAX_SLOTS : RING_TEXT_BYTES / at.slot_bytes;
-    if (lane->most == 0)
-        lane->most = 1;
     return true;
 }
 
@@ -287,8 +280,6 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
     if (peek == 0 && !ring_broken(lane))
         return 0;
     uint64_t now = lane->taken_ns = ring_now();
-    if (limit > lane->most && !lane->draining)
-        limit = lane->most;
     bool answered = false;
     uint32_t lowest = UINT32_MAX, highest = 0;
     /* `seen` bounds the loop also when all is answered here: a client must not keep us by resubmitting */

@@ -951,22 +951,6 @@ def test_a_byte_that_is_no_bell_is_seen_although_another_client_never_lets_the_s
     assert poller.counters()["parks"] == 0
 
 
-def test_a_batch_of_long_texts_is_a_small_one(heap):
-    h = heap(prompt_spec(slots=8, request=512 << 10, reply=1 << 20))
-    for slot in range(8):
-        h.submit(slot, length=512 << 10)
-    assert h.lane.drain(8) == 2
-    h.lane.complete_echo()
-    longest = heap(prompt_spec(slots=2, request=8 << 20, reply=9 << 20))
-    for slot in range(2):
-        longest.submit(slot, length=8 << 20)
-    assert longest.lane.drain(8) == 1
-    longest.lane.complete_echo()
-    h.lane.draining = True  # refusing costs nothing: all at once
-    assert h.lane.drain(8) == 0
-    assert len(h.taken()) == 8
-
-
 def test_a_fault_is_handed_out_once_and_the_others_go_on(heap):
     poller, hostile, other = _core.Poller(0), heap(), heap()
     poller.add(hostile.lane)
