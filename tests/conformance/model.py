@@ -8,23 +8,18 @@ Breadth-first over every interleaving, and over everything that the memory may d
 assembly program, one instruction a line, `label:` in front where it is jumped to, `# comment` behind:
 
     REG = EXPR              goto L               if EXPR goto L             end
-    load REG = LOC          store LOC = EXPR     fence                      choose REG = VALUE VALUE...
-    swap REG = LOC EXPR     cas REG = LOC OLD NEW (1 on success)            add LOC EXPR
-    await REG = LOC OLD NEW the same as cas, but blocks until it succeeds
+    load REG = LOC          store LOC = EXPR     swap REG = LOC EXPR        fence
+    choose REG = VALUE...   any of them
     ring SOCKET             one byte; dropped when the socket is full
     read SOCKET             take bytes away, 1 to all of them, if there are any; never blocks
     take SOCKET             the same, but blocks until there are any
-    pick REG = SOCKETS N    block until one of N sockets has bytes, take one byte, REG = which socket it was
     wait REG=SOCKET...      block until a socket has bytes (level-triggered, like epoll); REG = 1 for each that was seen
-    call L / return         one level deep, as far as it is nested in the text: a stack of return addresses
 
-LOC and SOCKET are a name or name[EXPR]. `@name` is an ordinary variable that all threads see: legal only where
-something else keeps it from being raced for. `store.sc`, `load.sc` are Go's atomics, or what x86 makes of C11's
-seq_cst; `store`, `load` are release and acquire. Read-modify-writes are acquire, release and act on the newest value.
-`ring` and `read` go through the kernel's locks: who reads a byte sees what its sender had stored. `wait` gives no order
-at all.
+LOC and SOCKET are a name or name[EXPR]. `store`, `load` are release and acquire; `store.sc` is what x86 makes of a
+seq_cst store. A swap is acquire, release and acts on the newest value. `ring` and `read` go through the kernel's locks:
+who reads a byte sees what its sender had stored. `wait` gives no order at all.
 
-Steps on registers and `@` variables, and choices, are run together with the step before them: nobody can see them.
+Steps on registers, and choices, are run together with the step before them: nobody can see them.
 """
 
 import itertools
@@ -47,15 +42,15 @@ class Interleaving:
     def initial(self, threads: int, size: int, sockets: int):
         return (0,) * size
 
-    def load(self, memory, thread: int, at: int, sc: bool) -> list[tuple[int, object]]:
+    def load(self, memory, thread: int, at: int) -> list[tuple[int, object]]:
         return [(memory[at], memory)]
 
     def store(self, memory, thread: int, at: int, value: int, sc: bool):
         return _with(memory, at, value)
 
-    def exchange(self, memory, thread: int, at: int, new: Callable[[int], int]):
+    def exchange(self, memory, thread: int, at: int, new: int):
         """(old value, memory afterwards), or None while the thread must wait for the memory."""
-        return memory[at], self.store(memory, thread, at, new(memory[at]), True)
+        return memory[at], self.store(memory, thread, at, new, True)
 
     def fence(self, memory, thread: int):
         return memory
@@ -85,7 +80,7 @@ class StoreBuffers(Interleaving):
     def initial(self, threads: int, size: int, sockets: int):
         return (0,) * size, ((),) * threads
 
-    def load(self, memory, thread, at, sc):
+    def load(self, memory, thread, at):
         words, buffers = memory
         for where, value in reversed(buffers[thread]):
             if where == at:
@@ -104,7 +99,7 @@ class StoreBuffers(Interleaving):
         words, buffers = memory
         if buffers[thread]:
             return None
-        return words[at], (_with(words, at, new(words[at])), buffers)
+        return words[at], (_with(words, at, new), buffers)
 
     def fence(self, memory, thread):
         return None if memory[1][thread] else memory
@@ -141,9 +136,7 @@ class Views(Interleaving):
         nothing = (0,) * size
         return (((0, nothing),),) * size, (nothing,) * threads, (nothing,) * sockets, nothing
 
-    def load(self, memory, thread, at, sc):
-        if sc:
-            memory = self.fence(memory, thread)
+    def load(self, memory, thread, at):
         histories, views, sockets, fences = memory
         history, view = histories[at], views[thread]
         found = []
@@ -167,7 +160,7 @@ class Views(Interleaving):
         histories, views, sockets, fences = memory
         old, written = histories[at][-1]
         memory = histories, _with(views, thread, self._join(views[thread], written)), sockets, fences
-        return old, self.store(memory, thread, at, new(old), False)
+        return old, self.store(memory, thread, at, new, False)
 
     def fence(self, memory, thread):
         histories, views, sockets, fences = memory
@@ -201,7 +194,7 @@ class Views(Interleaving):
 
 # ---- programs ------------------------------------------------------------------------------------------------------
 
-NAME = re.compile(r"@?[A-Za-z_]\w*")
+NAME = re.compile(r"[A-Za-z_]\w*")
 WORDS = {"and", "or", "not", "if", "else"}
 
 
@@ -210,7 +203,7 @@ class Op:
     kind: str
     text: str
     registers: tuple[int, ...] = ()
-    places: tuple[Callable, ...] = ()  # of (registers, variables): the index of a location or socket
+    places: tuple[Callable, ...] = ()  # of the registers: the index of a location or socket
     values: tuple[Callable, ...] = ()
     target: int = -1
     sc: bool = False
@@ -223,7 +216,7 @@ class Program:
 
     def __init__(self, name: str, text: str, system: "System") -> None:
         self.name, self.system = name, system
-        self.names: dict[str, int] = {"_stack": 0}
+        self.names: dict[str, int] = {}
         self.ops: list[Op] = []
         lines, labels = [], {}
         for line in text.splitlines():
@@ -242,27 +235,23 @@ class Program:
 
     def _liveness(self) -> None:
         """Which registers matter where. The others are set to 0 there: states that differ only in them are one."""
-        returns = [i + 1 for i, op in enumerate(self.ops) if op.kind == "call"]
         changed = True
         while changed:
             changed = False
             for i in reversed(range(len(self.ops))):
                 op = self.ops[i]
-                following = {"goto": [op.target], "call": [op.target], "return": returns, "end": []}.get(
-                    op.kind, [i + 1]
-                )
+                following = {"goto": [op.target], "end": []}.get(op.kind, [i + 1])
                 if op.kind == "if":
                     following = [*following, op.target]
                 after = frozenset().union(*(self.ops[n].live for n in following))
-                defined = () if op.kind == "assign" else op.registers
-                live = (after - frozenset(defined)) | op.uses
+                live = (after - frozenset(op.registers)) | op.uses
                 changed |= live != op.live
                 op.live = live
 
     def forget(self, pc: int, registers: tuple) -> tuple:
-        """The registers with those that do not matter at `pc` set to 0; 0 itself is the stack."""
+        """The registers with those that do not matter at `pc` set to 0."""
         live = self.ops[pc].live
-        return (registers[0], *(value if i in live else 0 for i, value in enumerate(registers[1:], 1)))
+        return tuple([value if i in live else 0 for i, value in enumerate(registers)])
 
     def register(self, name: str) -> int:
         return self.names.setdefault(name, len(self.names))
@@ -274,37 +263,34 @@ class Program:
                 return name
             if name in self.system.constants:
                 return str(self.system.constants[name])
-            if name.startswith("@"):
-                return f"g[{self.system.variable(name)}]"
             self.used.add(self.register(name))
             return f"r[{self.register(name)}]"
 
-        return eval(f"lambda r, g: int({NAME.sub(replace, text)})")  # the tests' own text
+        return eval(f"lambda r: int({NAME.sub(replace, text)})")  # the tests' own text
 
     def place(self, text: str, table: dict[str, int]) -> Callable:
         name, _, index = text.partition("[")
         base = table[name]
         inner = self.expression(index.rstrip("]")) if index else None
-        return (lambda r, g: base + inner(r, g)) if inner else (lambda r, g: base)
+        return (lambda r: base + inner(r)) if inner else (lambda r: base)
 
     def _parse(self, line: str, labels: dict[str, int]) -> Op:
         word, _, rest = line.partition(" ")
         kind, _, order = word.partition(".")
         op = Op(kind, line, sc=order == "sc")
         locations, sockets = self.system.locations, self.system.sockets
-        if kind in ("goto", "call"):
+        if kind == "goto":
             op.target = labels[rest]
         elif kind == "if":
             condition, _, label = rest.rpartition(" goto ")
             op.values, op.target = (self.expression(condition),), labels[label]
-        elif kind in ("load", "swap", "cas", "await", "pick"):
+        elif kind in ("load", "swap"):
             register, _, rest = rest.partition(" = ")
             where, *values = rest.split()
-            op.registers = (self.register(register),)
-            op.places = (self.place(where, sockets if kind == "pick" else locations),)
+            op.registers, op.places = (self.register(register),), (self.place(where, locations),)
             op.values = tuple(map(self.expression, values))
-        elif kind in ("store", "add"):
-            where, _, value = rest.replace(" = ", " ").partition(" ")
+        elif kind == "store":
+            where, _, value = rest.partition(" = ")
             op.places, op.values = (self.place(where, locations),), (self.expression(value),)
         elif kind in ("ring", "read", "take"):
             op.places = (self.place(rest, sockets),)
@@ -315,13 +301,9 @@ class Program:
         elif kind == "choose":
             register, _, values = rest.partition(" = ")
             op.registers, op.values = (self.register(register),), tuple(map(self.expression, values.split()))
-        elif kind not in ("fence", "end", "return"):
+        elif kind not in ("fence", "end"):
             name, _, value = line.partition(" = ")
-            op.kind, op.values = "set", (self.expression(value),)
-            if name.startswith("@"):
-                op.kind, op.registers = "assign", (self.system.variable(name),)
-            else:
-                op.registers = (self.register(name),)
+            op.kind, op.registers, op.values = "set", (self.register(name),), (self.expression(value),)
         return op
 
 
@@ -335,7 +317,6 @@ class System:
     constants: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.variables: dict[str, int] = {}
         sizes, self.size = self.locations, sum(self.locations.values())
         self.location_names = [f"{name}[{i}]" if n > 1 else name for name, n in sizes.items() for i in range(n)]
         self.locations = {name: sum(list(sizes.values())[:i]) for i, name in enumerate(sizes)}
@@ -343,9 +324,6 @@ class System:
         counts = [count for count, _ in self.sockets.values()]
         self.sockets = {name: sum(counts[:i]) for i, name in enumerate(self.sockets)}
         self.programs = [Program(name, text, self) for name, text in self.threads.items()]
-
-    def variable(self, name: str) -> int:
-        return self.variables.setdefault(name, len(self.variables))
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------
@@ -382,16 +360,12 @@ class Search:
 
     def run(self, until_stuck: bool, limit: int) -> Result:
         system = self.system
-        begun = [((), (0,) * len(system.variables))]
+        begun = [()]
         for i, program in enumerate(system.programs):
-            registers = ((),) + (0,) * (len(program.names) - 1)
-            begun = [
-                ((*threads, (pc, settled)), left)
-                for threads, variables in begun
-                for pc, settled, left in self.settle(i, 0, registers, variables)
-            ]
+            settled = self.settle(i, 0, (0,) * len(program.names))
+            begun = [(*threads, thread) for threads in begun for thread in settled]
         memory = self.memory.initial(len(system.programs), system.size, len(system.capacities))
-        states = [(threads, variables, memory, (0,) * len(system.capacities)) for threads, variables in begun]
+        states = [(threads, memory, (0,) * len(system.capacities)) for threads in begun]
         numbers = {state: number for number, state in enumerate(states)}
         parent, edges_from, edges_to, good = array("l", [-1] * len(states)), array("l"), array("l"), []
         stuck = None
@@ -460,71 +434,65 @@ class Search:
             lines.append(f"{program.name} is at: {program.ops[states[at][0][i][0]].text}")
         return "\n" + "\n".join(lines)
 
-    def settle(self, thread: int, pc: int, registers: tuple, variables: tuple) -> list[tuple[int, tuple, tuple]]:
+    def settle(self, thread: int, pc: int, registers: tuple) -> list[tuple[int, tuple]]:
         """Run what nobody can see, up to the next step that somebody can: one outcome for each choice."""
-        key = (thread, pc, registers, variables)
+        key = (thread, pc, registers)
         if (found := self.settled.get(key)) is not None:
             return found
-        program, outcomes, todo, seen = self.system.programs[thread], {}, [(pc, registers, variables)], set()
+        program, outcomes, todo, seen = self.system.programs[thread], {}, [(pc, registers)], set()
         while todo:
-            at = pc, registers, variables = todo.pop()
+            at = pc, registers = todo.pop()
             if at in seen:
                 continue
             seen.add(at)
             op = program.ops[pc]
-            if op.kind == "set":
-                todo.append((pc + 1, _with(registers, op.registers[0], op.values[0](registers, variables)), variables))
-            elif op.kind == "assign":
-                todo.append((pc + 1, registers, _with(variables, op.registers[0], op.values[0](registers, variables))))
-            elif op.kind == "choose":
+            if op.kind in ("set", "choose"):
                 for value in op.values:
-                    todo.append((pc + 1, _with(registers, op.registers[0], value(registers, variables)), variables))
-            elif op.kind == "call":
-                todo.append((op.target, _with(registers, 0, (*registers[0], pc + 1)), variables))
-            elif op.kind == "return":
-                todo.append((registers[0][-1], _with(registers, 0, registers[0][:-1]), variables))
-            elif op.kind == "goto" or (op.kind == "if" and op.values[0](registers, variables)):
-                todo.append((op.target, registers, variables))
+                    todo.append((pc + 1, _with(registers, op.registers[0], value(registers))))
+            elif op.kind == "goto" or (op.kind == "if" and op.values[0](registers)):
+                todo.append((op.target, registers))
             elif op.kind == "if":
-                todo.append((pc + 1, registers, variables))
+                todo.append((pc + 1, registers))
             else:
-                outcomes[pc, program.forget(pc, registers), variables] = None
+                outcomes[pc, program.forget(pc, registers)] = None
         self.settled[key] = result = list(outcomes)
         return result
 
     def moves(self, state) -> Iterator[tuple[tuple, str]]:
-        threads, variables, words, sockets = state
+        threads, words, sockets = state
         for i, (pc, registers) in enumerate(threads):
             program = self.system.programs[i]
             op = program.ops[pc]
-            for now, after, full, said in self.step(i, op, registers, variables, words, sockets):
-                for next_pc, settled, left in self.settle(i, pc + 1, now, variables):
+            for now, after, full, said in self.step(i, op, registers, words, sockets):
+                for thread in self.settle(i, pc + 1, now):
                     yield (
-                        ((*threads[:i], (next_pc, settled), *threads[i + 1 :]), left, after, full),
+                        ((*threads[:i], thread, *threads[i + 1 :]), after, full),
                         f"{program.name:>12}: {op.text}{said}",
                     )
             for at, after in self.memory.drains(words, i):
                 name = self.system.location_names[at]
-                yield (threads, variables, after, sockets), f"{program.name:>12}: (its store to {name} is seen)"
+                yield (threads, after, sockets), f"{program.name:>12}: (its store to {name} is seen)"
 
-    def step(self, thread: int, op: Op, r: tuple, g: tuple, words, sockets: tuple) -> Iterator[tuple]:
+    def step(self, thread: int, op: Op, r: tuple, words, sockets: tuple) -> Iterator[tuple]:
         """(registers, memory, sockets, remark) for every outcome of one step."""
         memory, kind = self.memory, op.kind
         if kind == "load":
-            for value, after in memory.load(words, thread, op.places[0](r, g), op.sc):
+            for value, after in memory.load(words, thread, op.places[0](r)):
                 yield _with(r, op.registers[0], value), after, sockets, f"  -> {value}"
         elif kind == "store":
-            after = memory.store(words, thread, op.places[0](r, g), op.values[0](r, g), op.sc)
+            after = memory.store(words, thread, op.places[0](r), op.values[0](r), op.sc)
             if after is not None:
                 yield r, after, sockets, ""
-        elif kind in ("swap", "cas", "await", "add"):
-            yield from self.exchange(thread, op, r, g, words, sockets)
+        elif kind == "swap":
+            done = memory.exchange(words, thread, op.places[0](r), op.values[0](r))
+            if done is not None:
+                yield _with(r, op.registers[0], done[0]), done[1], sockets, f"  -> {done[0]}"
         elif kind == "fence":
             after = memory.fence(words, thread)
             if after is not None:
                 yield r, after, sockets, ""
         elif kind == "ring":
-            at = op.places[0](r, g)
+            at = op.places[0](r)
             after = memory.send(words, thread, at)
             if after is not None:
                 if sockets[at] < self.system.capacities[at]:
@@ -532,42 +500,16 @@ class Search:
                 else:
                     yield r, after, sockets, "  (EAGAIN: dropped)"
         elif kind in ("read", "take"):
-            at = op.places[0](r, g)
+            at = op.places[0](r)
             after = memory.receive(words, thread, at)
             if not sockets[at] and kind == "read":
                 yield r, words, sockets, "  (EAGAIN: nothing there)"
             for left in range(sockets[at]):
                 yield r, after, _with(sockets, at, left), f"  ({sockets[at] - left} taken)"
-        elif kind == "pick":
-            first = op.places[0](r, g)
-            for i in range(op.values[0](r, g)):
-                if sockets[first + i]:
-                    after = memory.receive(words, thread, first + i)
-                    left = _with(sockets, first + i, sockets[first + i] - 1)
-                    yield _with(r, op.registers[0], i), after, left, f"  -> {i}"
         elif kind == "wait":
-            ready = [i for i, place in enumerate(op.places) if sockets[place(r, g)]]
+            ready = [i for i, place in enumerate(op.places) if sockets[place(r)]]
             for mask in range(1, 1 << len(ready)):
                 now = r
                 for i in ready:
                     now = _with(now, op.registers[i], int(mask >> ready.index(i) & 1))
                 yield now, words, sockets, ""
-
-    def exchange(self, thread: int, op: Op, r: tuple, g: tuple, words, sockets: tuple) -> Iterator[tuple]:
-        at, values = op.places[0](r, g), [value(r, g) for value in op.values]
-        if op.kind == "swap":
-            done = self.memory.exchange(words, thread, at, lambda _: values[0])
-        elif op.kind == "add":
-            done = self.memory.exchange(words, thread, at, lambda old: old + values[0])
-        else:
-            done = self.memory.exchange(words, thread, at, lambda old: values[1] if old == values[0] else old)
-        if done is None:
-            return
-        old, after = done
-        if op.kind == "await" and old != values[0]:
-            return
-        if op.kind == "add":
-            yield r, after, sockets, f"  ({old} before)"
-        else:
-            result = old if op.kind == "swap" else int(old == values[0])
-            yield _with(r, op.registers[0], result), after, sockets, f"  -> {result}"

@@ -1,24 +1,12 @@
 """No interleaving loses a wake-up: every one is visited, on memories that reorder as much as the standards allow.
 
-`python tests/conformance/test_wakeup_model.py` explores three callers of the Go client that do not poll: 6,242,186
-states, minutes, and some GB of memory. The tests have two, who may poll or not.
+The protocol of layout.md, and the server's side of it. How the callers of a Go client share a ring is explored
+in Go, beside their code (go-shm-client/internal/session/model_test.go).
 """
-
-import sys
-import time
 
 import pytest
 from model import Interleaving, StoreBuffers, System, Views, explore
-from wakeup_programs import (
-    LEAVE_COUNTING_FIRST,
-    LEAVE_HOLDING,
-    SERVER,
-    both_ways,
-    go_client,
-    one_lane,
-    stream,
-    two_lanes,
-)
+from wakeup_programs import SERVER, both_ways, one_lane, stream, two_lanes
 
 X86 = StoreBuffers(fifo=True)
 UNORDERED = StoreBuffers(fifo=False)
@@ -26,7 +14,7 @@ C11 = Views()
 WEAK = pytest.mark.parametrize("memory", [X86, UNORDERED, C11], ids=["x86", "unordered-stores", "c11-views"])
 
 
-SLEEPS = ("sleeper", "server", "doorbell")
+SLEEPS = ("sleeper", "server")
 
 
 def assert_no_wake_up_is_lost(system: System, memory: Interleaving) -> None:
@@ -106,7 +94,7 @@ def test_bells_must_not_be_read_between_the_last_look_and_the_sleep():
         "        if not due goto park\n        read bells                      # poller_read_bells\n", ""
     )
     late = late.replace("        due = 0\n", "")
-    assert late.count("read bells") == 1
+    assert late.count("read bells") == 2  # the other is poller_look's
     assert_a_wake_up_is_lost(one_lane(2, noise=False, server=late), Interleaving())
 
 
@@ -130,34 +118,3 @@ def test_the_last_text_of_a_stream_is_never_forgotten(memory):
 @pytest.mark.parametrize("fence", ["P2", "C2"])
 def test_without_either_fence_the_last_text_waits_for_a_token_that_may_not_come(memory, fence):
     assert "client is at: load t = more[head]" in assert_a_wake_up_is_lost(stream(2, cut=(fence,)), memory)
-
-
-# ---- the Go client: many callers, one reaper role
-
-
-def test_no_caller_of_the_go_client_sleeps_for_ever():
-    assert_no_wake_up_is_lost(go_client(2), X86)
-
-
-def test_no_caller_of_the_go_client_sleeps_for_ever_when_calls_are_cancelled():
-    assert_no_wake_up_is_lost(go_client(2, gives_up="0 1"), Interleaving())
-
-
-def test_a_holder_that_looks_before_it_lets_go_of_the_role_leaves_a_caller_asleep():
-    """The goroutine at the doorbell comes between look and letting go, and gives up because the role is held."""
-    trace = assert_a_wake_up_is_lost(go_client(1, leave=LEAVE_HOLDING), Interleaving())
-    steps = [
-        trace.rindex(step) for step in ("ring bells", "doorbell: cas got = reaping 0 1  -> 0", "store.sc reaping = 0")
-    ]
-    assert steps == sorted(steps)
-
-
-def test_a_holder_that_counts_the_waiters_before_it_lets_go_of_the_role_leaves_a_caller_asleep():
-    assert_a_wake_up_is_lost(go_client(2, leave=LEAVE_COUNTING_FIRST), Interleaving())
-
-
-if __name__ == "__main__":
-    begun = time.monotonic()
-    result = explore(go_client(3, spins="0"), Interleaving(), sleeps=SLEEPS, limit=20_000_000)
-    print(f"three callers, nobody polls: {result.states} states in {time.monotonic() - begun:.0f} s")
-    sys.exit(result.stuck or result.trapped)

@@ -1,4 +1,4 @@
-"""The two sleeping protocols as programs for the model checker, line by line beside what they model.
+"""The protocols of layout.md as programs for the model checker, line by line beside what they model.
 
 Marked lines (`# S2`) can be cut out by their mark, to see what they are good for.
 """
@@ -6,8 +6,9 @@ Marked lines (`# S2`) can be cut out by their mark, to see what they are good fo
 from model import System
 
 # shm_server/native/core.c, poller_next, and poller_park with its two notes: the flag is cleared after epoll_wait, and
-# the bells are read away only later, when a scan has found nothing, before the next park. A spin is left out: it only
-# looks, and what it sees leads to a scan. What is consumed is never looked at again, as with ring_drain.
+# the bells are read away only later: when a scan has found nothing, before the next park, or now and then once one
+# has found something (poller_look). A spin is left out: it only looks, and what it sees leads to a scan. What is
+# consumed is never looked at again, as with ring_drain.
 SERVER = """
 scan:   load t = turn[head]             # poller_scan, ring_peek (acquire)
         if t goto take
@@ -25,7 +26,11 @@ park:   store parked = 1                # S1, poller_flag(1)
 unpark: store parked = 0                # S5, poller_flag(0)
         goto scan
 take:   head = head + 1
-        if head != N goto scan
+        choose look = 0 1               # poller_look
+        if not look goto taken
+        read bells
+        due = 0
+taken:  if head != N goto scan
         ring served
         goto scan
 """
@@ -187,147 +192,3 @@ def stream(texts: int, *, cut: tuple[str, ...] = ()) -> System:
     threads = {"server": without(APPENDER, cut), "client": without(READER, cut)}
     locations = {"length": 1, "acknowledged": 1, "more": texts + 1}
     return System(threads, locations, {}, {"N": texts})
-
-
-# ---- the Go client: many callers, one reaper role (go-shm-client/internal/session: reap.go, wait.go, call.go) -----
-
-# Lane.reap, deliver and finish. @head, the consumer's position, belongs to the holder of the role.
-REAP = """
-reap:   load.sc who = turn[@head]       # Consumer.Take
-        if not who goto reaped
-        @head = @head + 1
-        swap old = state[who-1] DONE    # finish
-        if old == SLEEPING goto rouse
-        if old == ABANDONED goto drop
-        goto reap
-rouse:  add waiters -1
-        ring wake[who-1]
-        goto reap
-drop:   add waiters -1
-        goto reap
-reaped: return
-"""
-
-# Lane.leaveRole: let go, then look for somebody to arm for, then arm, then look at the ring once more. The position is
-# remembered from before: others may be moving it.
-LEAVE = """
-leave:  head = @head
-        store.sc reaping = 0
-        load.sc n = waiters
-        if n == 0 goto left
-        store.sc client_parked = 1      # S1 and S2
-        load.sc t = turn[head]          # S3
-        if not t goto left
-        cas got = reaping 0 1
-        if not got goto left
-        load.sc p = client_parked       # disarm
-        if not p goto retake
-        store.sc client_parked = 0
-retake: call reap
-        goto leave
-left:   return
-"""
-
-# What is wrong with these is what the tests find: the look, or the count, comes before letting go.
-LEAVE_HOLDING = """
-leave:  load.sc n = waiters
-        if n == 0 goto unarmed
-        store.sc client_parked = 1
-        load.sc t = turn[@head]
-        if not t goto armed
-        store.sc client_parked = 0
-        call reap
-        goto leave
-armed:  store.sc reaping = 0
-        goto left
-unarmed: store.sc reaping = 0
-        load.sc n = waiters
-        if n == 0 goto left
-        cas got = reaping 0 1
-        if got goto leave
-left:   return
-"""
-LEAVE_COUNTING_FIRST = LEAVE.replace(
-    """        store.sc reaping = 0
-        load.sc n = waiters
-""",
-    """        load.sc n = waiters
-        store.sc reaping = 0
-""",
-)
-
-# Lane.Call and Lane.sleep. Callers are alike and publish under a mutex, so number them in the order in which they do.
-CALLER = """
-        choose spin = {spins}
-        reaper = 0
-        if not spin goto publish
-        cas reaper = reaping 0 1        # takeRole, before publishing
-        if not reaper goto publish
-        load.sc p = client_parked       # disarm
-        if not p goto publish
-        store.sc client_parked = 0
-publish: await p = published {me} {me}+1
-        if not reaper goto sleep
-look:   choose stay = 0 1               # Lane.spin
-        if not stay goto sleep
-        load.sc t = turn[@head]
-        if not t goto look
-        call reap
-        load.sc s = state[{me}]
-        if s != DONE goto look
-        call leave
-        goto over
-sleep:  add waiters 1                   # Lane.sleep
-        cas asleep = state[{me}] PENDING SLEEPING
-        if asleep goto try
-        add waiters -1
-try:    if reaper goto role
-        if not asleep goto over
-        cas got = reaping 0 1
-        if not got goto block
-role:   call reap
-        call leave
-        if not asleep goto over
-block:  choose give_up = {gives_up}     # ctx.Done or wake
-        if not give_up goto token
-        swap old = state[{me}] ABANDONED
-        if old != DONE goto over
-token:  take wake[{me}]
-over:   end
-"""
-
-# Lane.Bell, called by Doorbell.Listen.
-DOORBELL = """
-listen: take bells
-        cas got = reaping 0 1
-        if not got goto listen          # its holder looks after letting go
-        call reap
-        call leave
-        goto listen
-"""
-
-# ring_publish and ring_bell; how it learns of submissions is the subject of the programs above.
-COMPLETER = """
-next:   load.sc n = published
-        if n == tail goto next
-        store turn[tail] = tail + 1     # ring_publish (release)
-        tail = tail + 1
-        fence                           # ring_bell
-        load p = client_parked
-        if not p goto next
-        swap p = client_parked 0
-        if not p goto next
-        ring bells
-        goto next
-"""
-
-
-def go_client(callers: int, *, spins: str = "0 1", gives_up: str = "0", leave: str = LEAVE) -> System:
-    """`callers` goroutines make one call each. `spins`, `gives_up`: whether a call may poll first, may be cancelled."""
-    threads = {
-        f"caller {me}": CALLER.format(me=me, spins=spins, gives_up=gives_up) + REAP + leave for me in range(callers)
-    }
-    threads |= {"doorbell": DOORBELL + REAP + leave, "server": COMPLETER}
-    locations = {"turn": callers + 1, "state": callers, "reaping": 1, "waiters": 1, "client_parked": 1, "published": 1}
-    sockets = {"wake": (callers, 1), "bells": (1, 1)}
-    return System(threads, locations, sockets, {"PENDING": 0, "SLEEPING": 1, "ABANDONED": 2, "DONE": 3})
