@@ -112,6 +112,18 @@ class Scaled(layers.Layer):
 
 
 @registered
+class Gained(layers.Layer):
+    """A layer with a weight of its own beside one that scales."""
+
+    def build(self, shape):
+        self.scaling = layers.Rescaling(1 / 255)
+        self.gain = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, pixels):
+        return self.scaling(pixels) * self.gain
+
+
+@registered
 class OwnModel(keras.Model):
     """A model that declares no input."""
 
@@ -168,6 +180,7 @@ ALIKE = {
     "rescaling_behind_augmentation": after(lambda x: augmented()(x)),
     "rescaling_after_resizing": after(lambda x: layers.Rescaling(1 / 255)(layers.CenterCrop(32, 32)(x))),
     "rescaling_in_a_layer_of_layers": lambda: keras.Sequential([picture(), Scaled()]),
+    "rescaling_beside_a_weight": after(lambda x: Gained()(x)),
     "divided_by_an_operator": after(lambda x: x / 255.0),
     "divided_by_an_operation": after(lambda x: ops.divide(ops.cast(x, "float32"), 255.0)),
     "normalization": after(lambda x: layers.Normalization(mean=MEAN, variance=DEVIATION**2)(x), **NORMAL),

@@ -159,7 +159,7 @@ class TestPixels:
     def test_a_card_of_another_model_is_not_believed(self, tmp_path, expected, caplog):
         """It says 0..1 of one that divides by 255, and would then answer the same for every picture."""
         check("tensorflow", saved(zoo.ALIKE["rescaling"], tmp_path / "r.keras", pixels="0..1"), expected)
-        assert "scales pixels in 0..255 itself, which its card says are in 0..1" in caplog.text
+        assert "scales pixels in 0..255 itself and gets those, though its card says 0..1" in caplog.text
 
     def test_a_card_is_believed_where_the_answers_bear_it_out(self, tmp_path, expected, caplog):
         """Whoever scaled twice in training has to do so in serving."""

@@ -64,8 +64,9 @@ def trained(data, tmp_path_factory) -> Path:
     return output
 
 
-def test_a_trained_model_is_served_with_its_class_names(trained):
+def test_a_trained_model_is_served_with_its_class_names_and_its_card_leaves_nothing_open(trained, caplog):
     classifier = load_classifier("tensorflow", trained)
+    assert not caplog.messages
     assert classifier.class_names == COLOURS
     rng = np.random.default_rng(6)
     for label, colour in enumerate(COLOURS):

@@ -51,8 +51,9 @@ class Classifier(Protocol):
         """How probable each class is for each picture.
 
         `pixels` is uint8 (n, 3, 32, 32), planar RGB, C-contiguous and read-only.  The result is float32
-        (n, classes), its rows are non-negative and sum to 1.  Any n >= 1 is answered, but the first
-        call with an n may compile for it: see `warm_up`.
+        (n, classes), its rows are non-negative and sum to 1: another type is cast, which is a copy; another
+        shape and scores that are no probabilities are this batch's error.  Any n >= 1 is answered, but
+        the first call with an n may compile for it: see `warm_up`.
 
         Called from one thread at a time.  Whatever it raises becomes the error of this batch.
 

@@ -84,7 +84,9 @@ class Trial:
             return said, "its card says so"
         if said is None or self._better(scaled, said):
             if said:
-                log.warning("%s scales pixels in %s itself, which its card says are in %s", self._path, scaled, said)
+                log.warning(
+                    "%s scales pixels in %s itself and gets those, though its card says %s", self._path, scaled, said
+                )
             return scaled, "it scales them itself"
         log.warning("%s gets pixels in %s, as its card says, though it scales those in %s", self._path, said, scaled)
         return said, "its card says so"
