@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from first_start import compiled, first_start  # noqa: F401 -- fixtures
 
 ROOT = Path(__file__).resolve().parents[1]
 STUB = ROOT / "tests" / "stub_server.py"

@@ -15,7 +15,7 @@ STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def expected() -> str:
+def expected(compiled) -> str:
     return "".join(generate(load_generator("tiny"), PROMPT, Sampling(steps=STEPS, seed=7)))
 
 

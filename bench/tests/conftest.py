@@ -1,9 +1,10 @@
-"""The load program, built once."""
+"""What is made once: the load program, and the bundled generator's first start."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from first_start import compiled, first_start  # noqa: F401 -- fixtures
 
 from bench import load
 from bench.machine import ROOT
