@@ -118,7 +118,7 @@ class Control:
             data.join()
 
     def _end(self) -> None:
-        """Tell every client, and give everything back. There is no data thread any more."""
+        """Say goodbye to every client, and give everything back. There is no data thread any more."""
         self._reap()
         for session in list(self._sessions.values()):  # of a data thread that failed
             self._close(session, Reason.INTERNAL, "the server failed; its log says why")

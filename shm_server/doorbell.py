@@ -16,7 +16,7 @@ from .layout import FrameKind, LaneKind, Reason
 
 
 class Refused(Exception):
-    """A client that is turned away, with the reason that it is told."""
+    """A client that is turned away, with the reason that it is given."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -131,7 +131,7 @@ def reason_frame(kind: FrameKind, reason: Reason, message: str) -> bytes:
 
 
 def send_reason(sock: socket.socket, kind: FrameKind, reason: Reason, message: str) -> None:
-    """Say why, as far as the socket takes it: a peer that reads nothing, or is gone, cannot be told."""
+    """Say why, as far as the socket takes it: a peer that reads nothing, or is gone, cannot be reached."""
     try:
         sock.send(reason_frame(kind, reason, message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:

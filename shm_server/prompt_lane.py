@@ -164,7 +164,7 @@ class PromptDispatcher(Dispatcher):
         """The orders, then one token for each prompt in flight, then a look at whether prompts are still wanted."""
         super().between()
         for job, piece in self._turns.round():
-            self._handle(job, self._tell, piece)
+            self._handle(job, self._deliver, piece)
         for job in (*self._turns.flight, *itertools.islice(self._looked_at, LOOKS)):
             self._handle(job, self._ask)
         self._rotate()
@@ -187,7 +187,7 @@ class PromptDispatcher(Dispatcher):
             self._turns.cancel(job)
             _fail(reply, error, waited=job.queue_seconds)
 
-    def _tell(self, job: Job, piece: str | None) -> None:
+    def _deliver(self, job: Job, piece: str | None) -> None:
         reply = self._jobs[job]
         if piece is not None:
             if not reply.append(piece):

@@ -92,6 +92,22 @@ def test_who_finds_no_place_waits_in_line_and_the_wait_is_told():
     assert first.generation.finished == "stop"
 
 
+def test_owners_take_turns_in_the_line_however_many_prompts_one_of_them_has():
+    turns = Turns(Spelling(), places=1)
+    jobs = [turns.add(prompt, Sampling(), owner) for prompt, owner in zip("abcdefg", "1111233", strict=True)]
+    assert [turns.waiting_of(owner) for owner in "1234"] == [3, 1, 2, 0]
+    ended = []
+    while not turns.idle:
+        ended += ["abcdefg"[jobs.index(job)] for job, piece in turns.round() if piece is None]
+    assert "".join(ended) == "abefcgd"
+    turns = Turns(Spelling(), places=1)
+    jobs = [turns.add(prompt, Sampling(), owner) for prompt, owner in zip("abcd", "1121", strict=True)]
+    for job in (jobs[1], jobs[1], jobs[2]):  # also twice
+        turns.cancel(job)
+    assert (turns.waiting, turns.waiting_of("1"), turns.waiting_of("2")) == (1, 1, 0)
+    assert rounds(turns, jobs) == ["0a 0.", "3d 3."]
+
+
 def test_steps_without_text_are_not_told():
     assert rounds(*in_turns("_a_")) == ["", "0a", "0."]
 

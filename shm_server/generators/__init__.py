@@ -167,7 +167,7 @@ def load_generator(engine: str = "tiny", **options: Any) -> Generator:
 
 
 def _named(generator: Generator) -> Generator:
-    """`generator`, whose name every client is told. Raises ModelError for one that is none."""
+    """`generator`, whose name goes into every welcome. Raises ModelError for one that is none."""
     name = generator.name
     if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
         raise ModelError(

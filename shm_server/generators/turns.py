@@ -8,7 +8,7 @@
     turns.cancel(job)                                  # at any time, also inside the loop
 
 One thread calls all of it. For a generator that computes, `round` does the computing. For a concurrent one it hands out
-what the threads of its generations have received, and `wake` tells, from those threads, that there is something.
+what the threads of its generations have received, and `wake` is called, from those threads, when there is something.
 
 Why turns and not batches: each prompt's reply depends on nothing but itself, to the last bit, and a prompt that comes
 or goes costs the others nothing.
@@ -100,15 +100,15 @@ class Turns:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Ends `job` and frees what it holds; no round tells of it any more. Harmless when it has ended."""
+        """Ends `job` and frees what it holds; no round yields it any more. Harmless when it has ended."""
         job.cancelled = True
         self._leave(job)
 
     def round(self) -> Iterator[tuple[Job, str | None]]:
-        """One step for each prompt in flight, told as soon as it is done: the job and its new text.
+        """One step for each prompt in flight, yielded as soon as it is done: the job and its new text.
 
-        None as text ends the job: job.generation.finished says why, or job.error. Steps without text are not told. Jobs
-        may be added and cancelled meanwhile; those added wait for the next round.
+        None as text ends the job: job.generation.finished says why, or job.error. Steps without text yield nothing.
+        Jobs may be added and cancelled meanwhile; those added wait for the next round.
         """
         if self._generator.concurrent:
             yield from self._hand_out()

@@ -454,9 +454,9 @@ static PyObject *poller_add(PyObject *op, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-static void poller_deafen(Poller *self, Lane *lane)
+static void poller_unwatch(Poller *self, Lane *lane)
 {
-    /* ENOENT: deafened before, at end of file */
+    /* ENOENT: unwatched before, at end of file */
     if (lane->ring.doorbell >= 0)
         (void)epoll_ctl(self->epoll, EPOLL_CTL_DEL, lane->ring.doorbell, NULL);
 }
@@ -467,7 +467,7 @@ static PyObject *poller_remove(PyObject *op, PyObject *arg)
     for (size_t i = 0; i < self->count; i++) {
         if ((PyObject *)self->lanes[i] != arg)
             continue;
-        poller_deafen(self, self->lanes[i]);
+        poller_unwatch(self, self->lanes[i]);
         /* The order stays, and so does the place in it: who comes and goes must not have another one passed over. */
         size_t behind = (self->cursor + self->count - 1 - i) % self->count; /* lanes looked at since this one was */
         self->looked -= behind < self->looked;
@@ -530,7 +530,7 @@ static void poller_read_bells(Poller *self)
         ssize_t got = recv(lane->ring.doorbell, bytes, sizeof bytes, MSG_DONTWAIT);
         /* End of file or reset: the control thread sees it too and removes the lane; until then do not wake for it. */
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
-            poller_deafen(self, lane);
+            poller_unwatch(self, lane);
         for (ssize_t k = 0; k < got; k++)
             if (bytes[k] != SHM_BELL && !lane->ring.fault[0])
                 snprintf(lane->ring.fault, sizeof lane->ring.fault, "byte %u on the doorbell is no bell", bytes[k]);

@@ -842,6 +842,20 @@ def test_a_lane_whose_batch_is_running_is_passed_over(heap):
     assert poller.take(8) is busy.lane
 
 
+def test_a_paused_lane_is_passed_over_and_keeps_nobody_awake(heap, waits):
+    poller, paused, other = _core.Poller(-1), heap(), heap()
+    for h in (paused, other):
+        poller.add(h.lane)
+        h.submit(0)
+    paused.lane.paused = True
+    assert [poller.take(8), poller.take(8), poller.sweep(8)] == [other.lane, None, None]
+    waiting = waits(poller)  # a spin that never ends, unless it finds something
+    poller.wake()
+    assert waiting.ended() is None
+    paused.lane.paused = False
+    assert poller.next(8) is paused.lane
+
+
 def test_a_flooding_client_delays_another_by_one_batch_at_most(heap):
     poller, flood, meek = _core.Poller(0), heap(image_spec(8)), heap()
     poller.add(flood.lane)
