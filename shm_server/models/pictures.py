@@ -2,7 +2,7 @@
 
 pictures = read_pictures(Path("cifar10-train.zip"))
 training, held = split(pictures, 0.1, rng)
-for pixels, labels in augmented(training, 64, rng): ...
+pixels = augment(training.pixels, rng)                 # mirrored and shifted copies
 """
 
 from __future__ import annotations
