@@ -1,7 +1,8 @@
 """Prompts from another process of this server, the one that speaks HTTP: one socket a prompt.
 
 `ask` is the asking end: it makes a seqpacket pair, whose other end the generator's process gets with the prompt
-(handoff.py). `SocketReply` is the answering one. A packet is JSON: {"text": PIECE}, and last {"status": NUMBER, "message": TEXT}.
+(handoff.py). `SocketReply` is the answering one. A packet is JSON: {"text": PIECE}, and last
+{"status": NUMBER, "message": TEXT}.
 """
 
 import contextlib
