@@ -20,5 +20,9 @@
 // A Client is safe for concurrent use, and meant to be shared: its slots are. When all of them are taken, calls wait
 // for one until their context ends; the Try variants return ErrRingFull. A call whose context ends while the server
 // works on it returns at once, and its slot is used again when the server is done with it. When the server goes away,
-// the calls in flight fail with ErrServerGone, none is retried, and the client reconnects in the background.
+// the calls in flight fail with ErrServerGone, none is retried, and the client reconnects in the background. An error that is
+// ErrNotRun says that the call can be made again without being run twice.
+//
+// Shared memory needs Linux and a little-endian processor, of 32 or 64 bits; elsewhere Dial fails with errors.ErrUnsupported, and
+// packages uds and httpjson do.
 package shm

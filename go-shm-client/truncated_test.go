@@ -1,4 +1,4 @@
-//go:build !race
+//go:build linux && !race
 
 // Under the race detector an atomic access happens in C code, where a fault ends the program.
 

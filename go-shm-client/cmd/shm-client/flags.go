@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type flags struct {
 	socket   string
 	timeout  time.Duration
 	wait     bool
+	options  []shm.Option
 }
 
 func newFlags(t *terminal, name, operands, summary string) *flags {
@@ -39,6 +41,14 @@ func newFlags(t *terminal, name, operands, summary string) *flags {
 func (f *flags) connects(timeout time.Duration, each string) *flags {
 	f.StringVar(&f.socket, "socket", shm.DefaultSocket(), "Unix `path` that the server listens at")
 	f.DurationVar(&f.timeout, "timeout", timeout, "give up after this `time`: connecting, and then "+each)
+	f.Func("server-user", "trust a server of the user with this `id`, besides your own and root's", func(text string) error {
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return errors.New("not a user's id")
+		}
+		f.options = append(f.options, shm.WithServerUser(int(id)))
+		return nil
+	})
 	f.BoolVar(&f.wait, "wait", false, "wait for a server that is not up yet, for -timeout")
 	return f
 }
@@ -114,7 +124,11 @@ func (f *flags) dial(ctx context.Context, opts ...shm.Option) (*shm.Client, erro
 	if f.wait {
 		opts = append(opts, shm.WaitForServer())
 	}
-	return shm.Dial(ctx, f.socket, opts...)
+	client, err := shm.Dial(ctx, f.socket, append(opts, f.options...)...)
+	if foreign := (*shm.ForeignServerError)(nil); errors.As(err, &foreign) {
+		err = fmt.Errorf("%w: -server-user %d", err, foreign.User)
+	}
+	return client, err
 }
 
 // bound is a context that ends with -timeout.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -129,7 +131,7 @@ func TestBadUsageIsOneLineThatNamesTheFlagAndCode2(t *testing.T) {
 		"clasify", "help clasify", "help ping info", "version now",
 		"classify", "classify -top 0 x.png", "classify -top -1 x.png", "classify -tpo 1 x.png", "classify -top 99999999999999999999 x",
 		"classify -x.png", "classify x.png -timeout 0s", "classify x.png -timeout -1s", "classify x.png -timeout soon",
-		"classify x.png -timeout 9999999999h", "classify -socket= x.png", "classify -timeout",
+		"classify x.png -timeout 9999999999h", "classify -socket= x.png", "classify -timeout", "info -server-user -1", "info -server-user root",
 		"prompt", "prompt -steps 0 hello", "prompt -steps -1 hello", "prompt -steps 4294967296 hello",
 		"prompt -temperature -1 hello", "prompt -temperature NaN hello", "prompt -temperature Inf hello", "prompt -temperature 1e39 hello",
 		"prompt -top-k -1 hello", "prompt -top-k 4294967296 hello", "prompt -seed -1 hello", "prompt -seed 18446744073709551616 hello",

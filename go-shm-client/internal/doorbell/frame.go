@@ -12,6 +12,13 @@ import (
 	"go-shm-client/internal/layout"
 )
 
+// Metadata is what the server says about itself, in its welcome.
+type Metadata struct {
+	Server  string   `json:"server"`
+	Model   string   `json:"model"`
+	Classes []string `json:"classes"`
+}
+
 // encodeFrame is a frame head and its body in one piece of memory, to be sent by one write.
 func encodeFrame(kind uint16, body []byte) []byte {
 	message := make([]byte, layout.FrameBytes+len(body))

@@ -1,14 +1,13 @@
 // Package machine is what the standard library does not offer: atomic words inside memory that another process
 // maps, the processor's hint for a spin loop, and the kernel's monotonic clock.
 //
-// This file holds all `unsafe` of the module. Bounds and alignment are checked here, once; what it hands out
+// This file holds all `unsafe` of the module but for a system call in unsafe_linux.go. Bounds and alignment are checked here, once; what it hands out
 // is ordinary Go (slices and pointers to sync/atomic types), so nothing else needs to be trusted.
 package machine
 
 import (
 	"fmt"
 	"sync/atomic"
-	"syscall"
 	"unsafe"
 )
 
@@ -60,16 +59,4 @@ func AlignedBytes(size, align int) []byte {
 	memory := make([]byte, size+align)
 	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(memory))) % uintptr(align)
 	return memory[skip : int(skip)+size : int(skip)+size]
-}
-
-// monotonic reads CLOCK_MONOTONIC, which both processes stamp requests with, by a system call: the runtime reads
-// the same clock faster, but shows only differences.
-func monotonic() int64 {
-	const clockMonotonic = 1
-	var now syscall.Timespec
-	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&now)), 0)
-	if errno != 0 {
-		panic("machine: read CLOCK_MONOTONIC: " + errno.Error()) // no Linux lacks it
-	}
-	return now.Nano()
 }

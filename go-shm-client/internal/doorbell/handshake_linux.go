@@ -24,13 +24,6 @@ const handshakeTimeout = 10 * time.Second
 // maxPath is how long a Unix socket's path can be: sockaddr_un has 108 bytes, the last one is 0.
 const maxPath = 107
 
-// Metadata is what the server says about itself.
-type Metadata struct {
-	Server  string   `json:"server"`
-	Model   string   `json:"model"`
-	Classes []string `json:"classes"`
-}
-
 // A Welcome is the server's yes, checked as far as the message alone can be.
 type Welcome struct {
 	layout.Welcome

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
@@ -28,6 +29,9 @@ type Session struct {
 
 // Dial opens a session of one lane with the server at path, if it is one to trust.
 func Dial(ctx context.Context, path string, trust peer.Trust, lane layout.LaneRequest, spin time.Duration, counters *Counters) (*Session, error) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 { // layout.md: all integers are little-endian
+		return nil, unsupported("a little-endian processor")
+	}
 	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, lane)
 	if err != nil {
 		return nil, err
