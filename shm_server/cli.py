@@ -8,6 +8,7 @@ from . import process
 
 def main(argv: list[str] | None = None) -> int:
     process.open_standard_descriptors()
+    process.name_a_home()
     if os.getpid() == 1:
         process.serve_as_process_1()
     stop = process.Stop()

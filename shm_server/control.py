@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Protocol
 
-from . import doorbell
+from . import doorbell, forked
 from .describe import describe, where
 from .dispatch import DRAIN_SECONDS, Dispatcher
 from .doorbell import Refused
@@ -88,6 +88,8 @@ class Control:
         self._stop_asked = False
         self._failure: BaseException | None = None
         self._source = source
+        self._counting = threading.Lock()  # a session's counters are in `totals` or its own, at any time in one
+        forked.close_in_child(self._abandon)
 
     # -- life
 
@@ -135,12 +137,24 @@ class Control:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, of this and past sessions, by name (see README, "Counters")."""
-        totals = collections.Counter(self.totals)
-        for session in list(self._sessions.values()):
-            totals.update(session.lane.counters())
+        with self._counting:
+            totals = collections.Counter(self.totals)
+            for session in list(self._sessions.values()):
+                totals.update(session.lane.counters())
         totals.update(self.dispatcher.counters())
         totals.update(protocol_faults=self.faults, sessions=len(self._sessions))
         return dict(totals)
+
+    def _abandon(self) -> None:
+        """In a forked child: hold on to no client, and have the thread that forked answer nobody."""
+        self.dispatcher.abandon()
+        for session in self._sessions.values():
+            session.socket.close()
+        for sock, _, _ in self._greeting.values():
+            sock.close()
+        if not self._epoll.closed:  # `run` has not returned
+            self._epoll.close()
+            os.close(self._wake)
 
     def _run_data(self) -> None:
         try:
@@ -275,8 +289,9 @@ class Control:
             self._close(*self._done.popleft())
 
     def _close(self, session: Session, reason: Reason | None, message: str) -> None:
-        del self._sessions[session.socket.fileno()]
-        self.totals.update(session.lane.counters())
+        with self._counting:
+            del self._sessions[session.socket.fileno()]
+            self.totals.update(session.lane.counters())
         if reason is None:
             log.info("%s closed", session)
             if self._stop_asked:

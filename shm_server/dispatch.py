@@ -95,6 +95,13 @@ class Dispatcher:
         """
         self.post(self._stop)
 
+    def abandon(self) -> None:
+        """In a forked child: have whoever returns from a model to `run` find nothing to answer, and return."""
+        for lane in self.sessions:
+            lane.close()
+        self.sessions.clear()
+        self._stopping = True
+
     # -- the data thread
 
     def run(self, cpu: int | None = None) -> None:

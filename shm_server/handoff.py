@@ -13,6 +13,8 @@ from . import layout
 # A hello, or a prompt with its parameters as JSON: a socket's buffer holds it.
 MAX_MESSAGE = 128 << 10
 STOP = b"stop"
+# No program that a generator starts inherits what is passed.
+FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -44,7 +46,7 @@ class Inbox:
 
         BlockingIOError: there is no client; EOFError: there will be none; another OSError: this one was lost.
         """
-        message, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 1, socket.MSG_DONTWAIT)
+        message, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 1, FLAGS)
         if not message:
             self._on_death()
         if not message or message == STOP:

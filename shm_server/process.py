@@ -5,11 +5,14 @@ The command imports this before anything else, so it imports little itself.
 
 import contextlib
 import os
+import pwd
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+from .describe import message
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # How long the main thread may be in C, where it handles no signal, before another thread obeys in its place.
@@ -32,6 +35,18 @@ def open_standard_descriptors() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the life of the process)
+
+
+def name_a_home() -> None:
+    """Where neither HOME nor the user database has a home, say so in a way that libraries understand.
+
+    Some fail otherwise, others make a folder of the name ~ where we stand.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("HOME", "/nonexistent")
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
 
 
 def serve_as_process_1() -> None:
@@ -191,7 +206,7 @@ def words(error: BaseException) -> str:
     """What went wrong, for the user of a command: without Python's decoration."""
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
-    return str(error)
+    return message(error)
 
 
 def _log(text: str) -> None:

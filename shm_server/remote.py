@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from . import handoff
+from . import forked, handoff
 from .generators import InvalidRequest, ModelError, Sampling, Unavailable, check_prompt
 from .layout import Status
 from .prompt_lane import STATUSES
@@ -36,6 +36,7 @@ def ask(send: Callable[[socket.socket, bytes], None], prompt: str, sampling: Sam
     if len(message) > handoff.MAX_MESSAGE:
         raise InvalidRequest(f"the prompt has {len(prompt.encode())} bytes, too many")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    forked.close_in_child(ours.close)
     with theirs:
         try:
             send(theirs, message)

@@ -119,6 +119,8 @@ class Stub:
 
 
 def load(engine: str, **options) -> Stub:
+    if engine == "endless":
+        threading.Event().wait()
     if engine == "broken":
         raise generators.ModelError("this generator is broken")
     return Stub(engine == "waiting")

@@ -14,7 +14,7 @@ ALLOWED = {
     "describe": set(),  # anybody may use it
     "segment": {"_core", "layout"},
     "doorbell": {"layout"},
-    "process": set(),
+    "process": {"describe"},
     "forked": set(),
     "counters": set(),
     "listener": {"forked"},
@@ -24,12 +24,12 @@ ALLOWED = {
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
     "scores": {"_core", "models"},
     "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "scores", "segment"},
-    "control": {"dispatch", "doorbell", "layout", "session"},
+    "control": {"forked", "dispatch", "doorbell", "layout", "session"},
     # prompts, in a process of their own
     "generators": {"models"},
     "prompt_lane": {"_core", "dispatch", "doorbell", "generators", "layout", "segment", "session"},
     "handoff": {"layout"},
-    "remote": {"generators", "handoff", "layout", "prompt_lane"},
+    "remote": {"forked", "generators", "handoff", "layout", "prompt_lane"},
     "generator_process": {
         "control",
         "counters",

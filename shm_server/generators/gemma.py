@@ -8,8 +8,10 @@ nothing but its own prompt and seed, to the last bit, and one prompt alone is as
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ with quiet_imports():
     from shm_server.generators.decoder import CHUNKS, MAX_TOP_K, Decoder, Draw
     from shm_server.generators.vocabulary import TextStream, Vocabulary
     from shm_server.models.xla import use_threads
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 1024
 TEMPERATURE, TOP_K = 1.0, 64  # what Google recommends for Gemma 3
@@ -108,13 +112,19 @@ def widened(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_compiled() -> None:
-    """Keeps what JAX compiles in the user's cache folder, for the next start.
+    """Keeps what JAX compiles in the user's cache folder, for the next start; nothing where there can be none.
 
     JAX_COMPILATION_CACHE_DIR, if set, says where; JAX reads it itself.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "shm-server" / "jax"))
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shm-server" / "jax"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()  # a read-only file system, a full disk
+        except OSError as error:
+            log.warning("what is compiled is not kept for the next start: %s: %s", cache, error.strerror)
+            return
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     # JAX leaves out what compiles in less than a second: here that adds up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

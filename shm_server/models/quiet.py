@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 
 # How absl's C++ logging begins an information or warning line, e.g. 'I0000 00:00:1795477335.268300', and
@@ -27,7 +26,7 @@ def quiet_imports() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors reach Python as exceptions anyway
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "wb") as stderr:
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as held, os.fdopen(os.dup(2), "wb") as stderr:
         os.dup2(held.fileno(), 2)
         try:
             yield

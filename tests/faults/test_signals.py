@@ -1,0 +1,197 @@
+"""SIGTERM, SIGINT and SIGHUP at every moment from the first line of `main` on: code 0, no file, no process left."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from client import Client
+from conftest import ROOT, until
+
+SERVE = [sys.executable, "-m", "shm_server.cli", "serve", "--engine", "none"]
+OPENAI = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--generator-model", "x"]
+# What happens in this order while a server starts; each is interrupted in a process of its own.
+MOMENTS = [
+    "import shm_server.commands",
+    "import argparse",
+    "import numpy",
+    "import shm_server._core",
+    "import shm_server.serve",
+    "fcntl.flock",
+    "import prometheus_client",
+    "subprocess.Popen",
+    "socket.bind",
+    "os.chmod",
+    "os.rename",
+]
+
+
+class Starting:
+    """A server that gets signals at moments of its start (tests/moments), and says on stderr what it has to say."""
+
+    def __init__(self, folder: Path, signals: str, *flags: str, command: list[str] | None = None, **how) -> None:
+        folder.mkdir()
+        self.folder, self.signals = folder, signals
+        paths = os.pathsep.join([str(ROOT / "tests" / "moments"), str(ROOT)])
+        environment = os.environ | {"SIGNALS": signals, "SIGNALS_TO": "serve", "PYTHONPATH": paths}
+        self.log = folder.with_suffix(".log")
+        with self.log.open("wb") as out:
+            command = [*(command or SERVE), "--socket", str(folder / "sock"), *flags]
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=out, env=environment, cwd=ROOT, start_new_session=True, **how
+            )
+
+    def ended_well(self) -> None:
+        try:
+            assert self.process.wait(300) == 0, (self.signals, self.log.read_text())
+            assert "Traceback" not in self.log.read_text(), self.signals
+            assert os.listdir(self.folder) == [], self.signals
+            until(lambda: not self.left())  # the generator's process has been killed, and waited for
+        finally:
+            for pid in self.left():
+                os.kill(pid, signal.SIGKILL)
+
+    def left(self) -> list[int]:
+        """Processes of its session: the generator's is one."""
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if session(pid) == self.process.pid and state(pid) != "Z"]
+
+
+def stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return ["Z", "0", "0", "0"]
+
+
+def state(pid: int) -> str:
+    return stat(pid)[0]
+
+
+def session(pid: int) -> int:
+    return int(stat(pid)[3])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_a_signal_at_any_moment_of_the_start_ends_the_server_with_0_and_leaves_nothing(tmp_path):
+    names = ["SIGTERM", "SIGINT", "SIGHUP"]
+    starting = [
+        Starting(tmp_path / str(number), f"{moment}={names[number % 3]}", "--metrics", str(free_port()), *OPENAI)
+        for number, moment in enumerate(MOMENTS)
+    ]
+    for each in starting:
+        each.ended_well()
+        assert f"{each.folder}/sock\n" not in each.log.read_text() or "stopped:" in each.log.read_text()
+
+
+def test_three_signals_are_as_good_as_one(tmp_path):
+    starting = [
+        Starting(
+            tmp_path / "start", "import numpy=SIGINT,import shm_server.models=SIGTERM,import shm_server.serve=SIGTERM"
+        ),
+        Starting(tmp_path / "held", "fcntl.flock=SIGTERM,os.lstat=SIGTERM,os.remove=SIGINT"),
+        Starting(tmp_path / "end", "os.rename=SIGTERM,os.remove=SIGTERM,os.remove=SIGINT"),
+    ]
+    for each in starting:
+        each.ended_well()
+
+
+def test_a_signal_while_a_framework_is_imported(tmp_path):
+    command = [word if word != "none" else "tensorflow" for word in SERVE]
+    starting = [
+        Starting(tmp_path / name, f"import {name}=SIGTERM", "--generator", "none", command=command)
+        for name in ("tensorflow", "keras.src.models")
+    ]
+    for each in starting:
+        each.ended_well()
+
+
+def test_a_signal_at_a_random_moment_too(tmp_path):
+    """So many audit events after the first line, instead of those that somebody has thought of."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    starting = [
+        Starting(tmp_path / str(moment), f"{moment}|os.rename=SIGTERM", "--generator", "none")
+        for moment in random.Random(seed).sample(range(1, 4000), 6)
+    ]
+    for each in starting:
+        each.ended_well()
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path):
+    server = Starting(tmp_path / "s", "", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    try:
+        until((server.folder / "sock").exists, 60)
+        server.process.send_signal(signal.SIGHUP)
+        with Client(server.folder / "sock") as client:
+            client.submit(0)
+            client.wait()
+        server.process.send_signal(signal.SIGTERM)
+    finally:
+        server.ended_well()
+
+
+def test_a_generator_that_still_loads_ends_with_a_killed_server(tmp_path):
+    """It waits for a file that never comes, with the signals of the terminal ignored."""
+    program = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from stub_generators import StubProcess
+from shm_server import logs; logs.configure()
+process = StubProcess({{"engine": "endless"}}, spin_us=0, max_sessions=1)
+print(process._process.pid, flush=True)
+process.wait_ready()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        generator = int(server.stdout.readline())
+        while b"loading the generator" not in (line := server.stderr.readline()):
+            assert line
+        os.kill(generator, signal.SIGINT)
+        os.kill(generator, signal.SIGTERM)
+        os.kill(generator, signal.SIGHUP)
+        assert state(generator) != "Z"
+        server.kill()
+        server.wait()
+        until(lambda: state(generator) == "Z", 60)
+        assert b"the server's process is gone" in server.stderr.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, for a PID namespace")
+def test_as_process_1_it_obeys_signals_and_collects_orphans(tmp_path):
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *SERVE]
+    server = Starting(tmp_path / "s", "", command=command)
+    try:
+        until((server.folder / "sock").exists, 60)
+        (first,) = children(server.process.pid)
+        (serving,) = children(first)
+        orphan = ["nsenter", "-t", str(first), "-p", "sh", "-c", "sh -c 'read line' & echo $!"]
+        with subprocess.Popen(orphan, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+            started.stdout.readline()
+        until(lambda: children(first) == [serving], 60)  # it read the end of the file, ended, and was collected
+        os.kill(first, signal.SIGTERM)
+    finally:
+        server.ended_well()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, for a PID namespace")
+def test_as_process_1_a_signal_while_it_starts(tmp_path):
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *SERVE]
+    starting = [
+        Starting(tmp_path / str(number), f"{moment}=SIGTERM", command=command)
+        for number, moment in enumerate(["import shm_server.commands", "import numpy", "os.rename"])
+    ]
+    for each in starting:
+        each.ended_well()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
