@@ -11,21 +11,20 @@ Descriptors are not inherited by programs that a model starts: Python opens all 
 import contextlib
 import os
 import weakref
-from collections.abc import Callable
+from types import MethodType
 
-_closing: list[weakref.WeakMethod] = []
+_closing: weakref.WeakKeyDictionary[object, object] = weakref.WeakKeyDictionary()  # functions by their objects
 
 
-def close_in_child(close: Callable[[], None]) -> None:
-    """Have each child that this process forks call `close`, a bound method, as long as its object lives."""
-    _closing.append(weakref.WeakMethod(close, _closing.remove))
+def close_in_child(close: MethodType) -> None:
+    """Have each child that this process forks call `close`, a method, as long as its object lives; one an object."""
+    _closing[close.__self__] = close.__func__
 
 
 def _close() -> None:
-    for method in list(_closing):
-        if close := method():
-            with contextlib.suppress(OSError):  # the next ones must be closed too
-                close()
+    for owner, close in list(_closing.items()):
+        with contextlib.suppress(OSError):  # the next ones must be closed too
+            close(owner)
 
 
 os.register_at_fork(after_in_child=_close)

@@ -22,6 +22,8 @@ import threading
 import time
 from datetime import datetime
 
+from . import process
+
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 # Lines that wait at most; with MAX_LINE they bound the memory. A server in trouble says some tens a second.
@@ -51,6 +53,7 @@ def configure(level: str = "info", form: str = "text") -> None:
     root = logging.getLogger()
     root.setLevel(level.upper())
     if _handler is None:
+        process.open_standard_descriptors()
         # A descriptor of its own: models/quiet.py points 2 elsewhere for a while.
         _handler = _Handler(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3))
         root.addHandler(_handler)

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 
 from .listener import SocketInUse
 
@@ -48,7 +49,9 @@ def abandon(address: tuple[str, int]) -> None:
 
 def _local_address(fd: int) -> object:
     try:
-        with socket.socket(fileno=os.dup(fd)) as copy:
-            return copy.getsockname()
-    except OSError:  # no socket
-        return None
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                return copy.getsockname()
+    except OSError:  # it was closed meanwhile: the one that listed them
+        pass
+    return None

@@ -19,7 +19,7 @@ ALLOWED = {
     "counters": set(),
     "listener": {"forked"},
     "tcp": {"listener"},
-    "logs": set(),
+    "logs": {"process"},
     "session": {"_core", "doorbell", "layout", "segment"},
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
     "scores": {"_core", "models"},

@@ -1,0 +1,177 @@
+"""Descriptors: what a model's child does not keep, and what stands where stdin, stdout or stderr is closed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from client import Client, connect, hung_up
+from conftest import ROOT, until
+
+from shm_server.layout import Op, Status
+
+# Every transport and a generator's process; the model forks at its first picture, as argv[4] says. The child
+# lives until the file argv[3] is there, where it does not return to the server's code.
+FORKING = """
+import multiprocessing, os, subprocess, sys, time
+sys.path.insert(0, TESTS)
+import stub_server
+from stub_generators import StubProcess
+from shm_server import Server, http, logs, metrics, tcp, uds
+from shm_server.listener import Listener
+
+folder, port, gate, way = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+def live():
+    while not os.path.exists(gate): time.sleep(0.01)
+
+class Forking(stub_server.Brightness):
+    child = None
+    def scores(self, pixels):
+        if not self.child:
+            self.child = True
+            if way == "multiprocessing":
+                process = multiprocessing.get_context("fork").Process(target=live)
+                process.start()
+                self.child = process.pid
+            elif way == "exec":
+                self.child = subprocess.Popen(["sleep", "1000"], close_fds=False).pid
+            else:
+                self.child = os.fork()
+                if not self.child and way == "exit":
+                    sys.exit(3)
+            if self.child:
+                print("child", self.child, flush=True)
+        return super().scores(pixels)
+
+if __name__ == "__main__":
+    logs.configure()
+    process = StubProcess({"engine": "computing"}, spin_us=0, max_sessions=4)
+    process.wait_ready()
+    model = Forking()
+    server = Server(model, folder + "/sock", generator=process)
+    others = [uds.Server(model, Listener(folder + "/uds")), http.Server(model, tcp.bind(port), process),
+              metrics.Server(server, tcp.bind(port + 1))]
+    for other in others: other.start()
+    server.run()
+    for other in others: other.stop()
+    process.stop()
+""".replace("TESTS", repr(str(ROOT / "tests")))
+
+
+def two_ports() -> int:
+    """A free port whose successor is free too."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = first.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def open_files(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return [os.readlink(folder / name) for name in os.listdir(folder)]
+
+
+@pytest.fixture
+def forking(tmp_path):
+    """forking(WAY) starts the program above: the server, and a call that classifies and says the child's pid."""
+    started: list[subprocess.Popen] = []
+    children: list[int] = []
+    port, gate = two_ports(), tmp_path / "gate"
+
+    def start(way: str) -> tuple[subprocess.Popen, Client, int]:
+        command = [sys.executable, "-c", FORKING, str(tmp_path), str(port), str(gate), way]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        started.append(server)
+        until((tmp_path / "sock").exists, 60)
+        client = Client(tmp_path / "sock")
+        client.others = [connect(tmp_path / "uds"), urlopen(f"http://127.0.0.1:{port}/healthz")]
+        client.others.append(connect(tmp_path / "sock"))  # which says no hello
+        client.submit(0, Op.CLASSIFY)
+        assert client.wait(60)["status"] == Status.OK
+        children.append(int(server.stdout.readline().split()[1]))
+        return server, client, children[-1]
+
+    yield start
+    gate.touch()
+    for pid in children:  # which hold its stdout, too
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("way", ["multiprocessing", "exec"])
+def test_a_child_of_the_model_keeps_no_socket_and_no_lock(start, forking, tmp_path, way):
+    server, client, child = forking(way)
+    until(lambda: not [name for name in open_files(child) if name.startswith("socket:") or ".lock" in name], 60)
+    os.kill(child, 0)
+    server.kill()
+    server.wait()
+    assert hung_up(client.sock)  # and not when the child ends
+    assert hung_up(client.others[0])
+    again = start("--engine", "none", socket=tmp_path / "sock")
+    with Client(again.socket) as other:
+        other.submit(0)
+        assert other.wait()["status"] == Status.OK
+    os.kill(child, 0)  # it lived all the while
+
+
+@pytest.mark.parametrize("way", ["return", "exit"])
+def test_a_child_that_comes_back_from_the_model_answers_nobody_and_ends(forking, way):
+    server, client, child = forking(way)
+    until(lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text(), 60)
+    for _ in range(3):
+        client.submit(1, Op.CLASSIFY)
+        assert client.wait(60)["status"] == Status.OK
+    assert client.completions[client.head % len(client.completions)]["turn"] != 1  # no answer too many
+    server.terminate()
+    assert server.wait(60) == 0
+
+
+def test_a_child_that_is_terminated_does_not_stop_the_server(forking):
+    server, client, child = forking("multiprocessing")
+    os.kill(child, signal.SIGTERM)
+    until(lambda: " Z " in Path(f"/proc/{child}/stat").read_text(), 60)
+    client.submit(1, Op.CLASSIFY)
+    assert client.wait(60)["status"] == Status.OK
+    server.terminate()
+    assert server.wait(60) == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+def test_with_closed_standard_descriptors_no_socket_gets_their_numbers(tmp_path, closed):
+    """The log lines of a model that fails would go to a client else."""
+    commands = {
+        "command": ["-m", "shm_server.cli", "serve", "--engine", "none", "--socket", str(tmp_path / "command")],
+        "program": [str(ROOT / "tests" / "stub_server.py"), "raising", str(tmp_path / "program")],
+    }
+    for name, command in commands.items():
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *command]
+        output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+        server = subprocess.Popen(shell, cwd=ROOT, **output)
+        try:
+            until((tmp_path / name).exists, 60)
+            standard = [os.readlink(f"/proc/{server.pid}/fd/{number}") for number in range(3)]
+            assert standard == ["/dev/null"] * 3
+            with Client(tmp_path / name) as client:
+                client.slots[0] = 0
+                client.submit(0, Op.CLASSIFY)
+                assert client.wait(60)["status"] == Status.MODEL_ERROR
+                client.submit(0)
+                assert client.wait(60)["status"] == Status.OK
+            server.terminate()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+            server.wait()
+    assert os.listdir(tmp_path) == []
