@@ -196,6 +196,15 @@ func TestAReplyThatIsFullSaysSo(t *testing.T) {
 	if err != nil || !reply.Truncated || reply.Text != strings.Repeat("€", (4096-256)/3) {
 		t.Errorf("truncated %t, %d bytes, %v", reply.Truncated, len(reply.Text), err)
 	}
+	var streamed shm.Reply
+	for _, err := range client.Stream(soon(t), "repeat:€", shm.SamplingSteps(10_000), shm.WithReply(&streamed)) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if !streamed.Truncated || streamed.Text != reply.Text || streamed.ModelTime <= 0 {
+		t.Errorf("streamed: truncated %t, %d bytes, %v", streamed.Truncated, len(streamed.Text), streamed.ModelTime)
+	}
 }
 
 func TestAnEchoOfAPrompt(t *testing.T) {

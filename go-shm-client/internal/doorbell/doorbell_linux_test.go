@@ -39,7 +39,7 @@ func connected(t *testing.T) (*Doorbell, *net.UnixConn) {
 	return bell, ends[1]
 }
 
-// listen hears bells until the session's end, and says why it ended.
+// listen reads bells until the session's end, and says why it ended.
 func listen(bell *Doorbell, onBell func(int)) error {
 	for {
 		bells, over := bell.Wait()
@@ -149,7 +149,7 @@ func TestAGoodbyeThatStallsEndsTheSessionAllTheSame(t *testing.T) {
 	}
 }
 
-func TestAServerThatClosesWithBellsUnreadIsHeardToTheEnd(t *testing.T) {
+func TestAServerThatClosesWithBellsUnreadIsReadToTheEnd(t *testing.T) {
 	bell, server := connected(t)
 	bell.Ring()
 	server.Write(append([]byte{1}, []byte{
@@ -169,7 +169,7 @@ func TestAServerThatClosesWithBellsUnreadIsHeardToTheEnd(t *testing.T) {
 	}
 }
 
-func TestAnInterruptIsHeardOnceAndLosesNoBell(t *testing.T) {
+func TestAnInterruptIsNoticedOnceAndLosesNoBell(t *testing.T) {
 	bell, server := connected(t)
 	for range 3 {
 		rang := make(chan int)
@@ -228,7 +228,7 @@ func TestAnInterruptDoesNotCutAGoodbyeShort(t *testing.T) {
 	}
 }
 
-func TestHangingUpEndsListening(t *testing.T) {
+func TestHangingUpEndsTheWait(t *testing.T) {
 	bell, _ := connected(t)
 	ended := make(chan error)
 	go func() { ended <- listen(bell, func(int) {}) }()

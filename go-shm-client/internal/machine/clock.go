@@ -9,13 +9,11 @@ import (
 // reading of the kernel's clock lies between two readings of the runtime's, and the narrowest of a few brackets is
 // taken, so that a preemption in one of them does no harm.
 var (
-	origin   = time.Now()
-	originNS = calibrate(origin)
+	origin          = time.Now()
+	originNS, width = calibrate(origin) // width: of the bracket
 )
 
-func calibrate(origin time.Time) int64 {
-	var best time.Duration
-	var at int64
+func calibrate(origin time.Time) (at int64, best time.Duration) {
 	for i := range 8 {
 		before := time.Since(origin)
 		kernel := monotonic()
@@ -24,7 +22,7 @@ func calibrate(origin time.Time) int64 {
 			best, at = width, kernel-int64(before+width/2)
 		}
 	}
-	return at
+	return at, best
 }
 
 // Now is CLOCK_MONOTONIC in nanoseconds, without a system call.
