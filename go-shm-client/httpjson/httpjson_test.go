@@ -101,6 +101,20 @@ func TestAnEchoReturnsThePayloadWhateverItsBytes(t *testing.T) {
 	}
 }
 
+func TestAServerOfWhichAPartIsGoneIsDialledForTheRest(t *testing.T) {
+	body := `{"status": "degraded", "model": "fake", "parts": {"classifier": "up", "generator": "down"}}`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(server.Close)
+	dial(t, server.URL)
+	body = `{"error": "starting"}`
+	if _, err := httpjson.Dial(soon(t), server.URL); err == nil || !strings.Contains(err.Error(), "starting") {
+		t.Errorf("an unavailable server was dialled: %v", err)
+	}
+}
+
 func TestAPictureIsAnsweredWithLabelAndScores(t *testing.T) {
 	client := dial(t, start(t, nil).URL)
 	result, err := client.Classify(soon(t), gray(255))
