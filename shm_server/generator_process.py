@@ -147,7 +147,7 @@ class GeneratorProcess:
 
     def _watch(self) -> None:
         code = self._process.wait()
-        if self._ready and not self._stopping:  # before that, wait_ready tells
+        if self._ready and not self._stopping:  # before that `wait_ready` raises it
             log.error("the generator's process ended with code %d; prompts are refused from now on", code)
 
 
@@ -218,7 +218,7 @@ def _orphaned() -> None:
 
 
 def main() -> int:
-    for number in process.STOPPING:  # meant for the whole group: we stop when the server tells us
+    for number in process.STOPPING:  # meant for the whole group: we stop when the server says so
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOPPING)
     parser = argparse.ArgumentParser(description="Started by `shm-server serve`, not by hand.")

@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import logging.handlers
+import math
 import os
 import queue
 import select
@@ -23,6 +24,7 @@ import time
 from datetime import datetime
 
 from . import process
+from .log_limit import Limit
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -30,9 +32,6 @@ FORMATS = ("text", "json")
 MAX_WAITING = 1000
 # Characters of a line. A traceback of a framework has some thousand.
 MAX_LINE = 16 << 10
-# Lines a second of a kind, and of a logger: what clients can cause must not fill a disk.
-OF_A_KIND, OF_A_LOGGER = 5, 100
-KINDS = 1000  # whose counts are kept; there are more only where somebody logs texts that are no templates
 # How long an exit waits for a stderr that takes nothing, and for one that is merely slow.
 STUCK_SECONDS, SLOW_SECONDS = 1.0, 10.0
 # A pipe that is ready takes so many bytes without blocking, and in one piece beside those of other processes (pipe(7)).
@@ -96,6 +95,9 @@ class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record)[: 2 * MAX_LINE]
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = record.message.translate(_CONTROLS)
         return record.message if getattr(record, "bare", False) else super().formatMessage(record)
@@ -120,23 +122,6 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-class _Bucket:
-    """Counts the lines of a kind in the current second, and those that were too many."""
-
-    __slots__ = ("count", "excess", "since", "what")
-
-    def __init__(self, what: tuple[str, int, str]) -> None:
-        self.what = what  # logger, level, text
-        self.since, self.count, self.excess = 0.0, 0, 0
-
-    def admits(self, limit: int, now: float) -> bool:
-        if now - self.since >= 1:
-            self.since, self.count = now, 0
-        self.count += 1
-        self.excess += self.count > limit
-        return self.count <= limit
-
-
 class _Handler(logging.handlers.QueueHandler):
     """Puts formatted lines into a queue, which a thread of its own writes to the descriptor `fd`."""
 
@@ -148,20 +133,22 @@ class _Handler(logging.handlers.QueueHandler):
         self._dropped = 0
         # Not the handler's lock, which logging.shutdown holds while it waits in `flush`. A signal handler may log too.
         self._counting = threading.RLock()
-        self._buckets: dict[tuple[str, int, str], _Bucket] = {}
-        self._exceeded: set[_Bucket] = set()
+        self._limit = Limit()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     # -- any thread
 
     def emit(self, record: logging.LogRecord) -> None:
         with self._counting:
-            admitted = record.levelno < logging.INFO or self._admits(record, time.monotonic())
+            waited_for = bool(self._limit.exceeded)
+            admitted = record.levelno < logging.INFO or self._limit.admits(record, time.monotonic())
+            if self._limit.exceeded and not waited_for and self.queue is not None:
+                self.queue.put(None)  # in a second the thread has a number to say
         if admitted:
             super().emit(record)
 
     def prepare(self, record: logging.LogRecord) -> str:
-        return self.format(record)[: 2 * MAX_LINE]  # a string: the record may hold on to a slot's pixels
+        return self.format(record)  # a string: the record may hold on to a slot's pixels
 
     def enqueue(self, item: str) -> None:
         if self.queue is None:
@@ -174,7 +161,8 @@ class _Handler(logging.handlers.QueueHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """The line cannot be formatted, or `str` of an argument raises. logging would write a traceback to stderr."""
-        self.enqueue(self._line(logging.ERROR, f"a line that cannot be formatted: {record.msg!r:.200}"))
+        text = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        self.enqueue(self._line(logging.ERROR, f"a line that cannot be formatted: {text!r:.200}"))
 
     def flush(self) -> None:
         if self.queue is None:
@@ -193,56 +181,30 @@ class _Handler(logging.handlers.QueueHandler):
         """In a forked child, which has no thread to write: it serves nobody, and may wait."""
         self.queue, self._counting = None, threading.RLock()
 
-    def _admits(self, record: logging.LogRecord, now: float) -> bool:
-        kind = (record.name, record.levelno, record.msg[:200] if isinstance(record.msg, str) else "")
-        bucket, lines = self._buckets.get(kind), self._bucket((record.name, 0, ""))
-        if bucket is None and lines.admits(OF_A_LOGGER, now):
-            bucket = self._bucket(kind)
-        exceeded = bucket
-        if bucket is None or not bucket.admits(OF_A_KIND, now):
-            exceeded = bucket or lines
-            if exceeded not in self._exceeded:
-                self._exceeded.add(exceeded)
-                self.queue and self.queue.put(None)  # the thread now has something to say in a second
-            return False
-        return True
-
-    def _bucket(self, what: tuple[str, int, str]) -> _Bucket:
-        if what not in self._buckets:
-            if len(self._buckets) >= KINDS:
-                self._buckets = {bucket.what: bucket for bucket in self._exceeded}
-            self._buckets[what] = _Bucket(what)
-        return self._buckets[what]
-
     # -- the thread that writes
 
     def _run(self) -> None:
         while True:
             try:
-                item = self.queue.get(timeout=1.0 if self._exceeded else None)
+                item = self.queue.get(timeout=1.0 if self._limit.exceeded else None)
             except queue.Empty:
                 item = None
             if isinstance(item, threading.Event):
-                self._say_excess(now=True)
+                self._say_excess(math.inf)
                 item.set()
             elif item is not None:
                 self._write(item)
-            self._say_excess()
+            self._say_excess(time.monotonic())
             if self._dropped and not self.queue.qsize():
                 with self._counting:
                     dropped, self._dropped = self._dropped, 0
                 self._write(self._line(logging.WARNING, f"{dropped} log lines were dropped: stderr took none"))
 
-    def _say_excess(self, now: bool = False) -> None:
-        """Say what was kept back, once its second is over."""
-        if not self._exceeded:
+    def _say_excess(self, now: float) -> None:
+        if not self._limit.exceeded:
             return
         with self._counting:
-            over = [each for each in self._exceeded if now or time.monotonic() - each.since >= 1]
-            self._exceeded -= set(over)
-            counts = [(each.what, each.excess) for each in over]
-            for each in over:
-                each.excess = 0
+            counts = self._limit.excess(now)
         for (logger, level, text), count in counts:
             like = f"{count} more like it: {text}" if text else f"{count} more lines of {logger}"
             self._write(self._line(level or logging.WARNING, like))

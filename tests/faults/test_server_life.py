@@ -3,7 +3,9 @@
 import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -166,8 +168,6 @@ def test_a_path_in_use_by_a_live_server_is_an_error_at_once(echo_server):
 
 
 def test_a_path_in_use_by_another_program_is_an_error_too(tmp_path):
-    import socket
-
     path = tmp_path / "other"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -287,3 +287,47 @@ def test_np_views_of_an_engine_that_keeps_them_are_reported_and_do_not_end_the_s
         client.slots[1] = np.uint8(255)
         client.submit(1, Op.CLASSIFY)
         assert client.wait()["label"] == 1
+
+
+@needs_root
+def test_a_read_only_tmp_is_no_obstacle_or_one_line(start, tmp_path):
+    folder = Path("/dev/shm") / f"test-{os.getpid()}"  # pytest's own lies in /tmp
+    folder.mkdir()
+    try:
+        mount = 'mount -t tmpfs -o ro none /tmp && mount -t tmpfs -o ro none /var/tmp && exec "$@"'
+        prefix = ("unshare", "-m", "sh", "-c", mount, "sh")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        server = start("--engine", "none", "--http", port, prefix=prefix, socket=folder / "sock")
+        with Client(server.socket) as client:
+            client.submit(0)
+            assert client.wait()["status"] == Status.OK
+        server.stop()
+        assert os.listdir(folder) == []
+        line = serve_fails("--socket", "/tmp/sock", prefix=prefix)
+        assert line == "shm-server serve: /tmp/sock.lock: Read-only file system"
+    finally:
+        shutil.rmtree(folder)
+
+
+@needs_root
+@pytest.mark.parametrize("home", ["unset", "/nonexistent"])
+def test_a_user_that_nobody_knows_is_served_and_leaves_nothing(tmp_path, home):
+    """As `docker run --user 12345` has it. Libraries ask for a home and a name, and some make a folder called ~."""
+    program = """
+import getpass, os, sys
+from pathlib import Path
+from shm_server import cli
+import shm_server.commands
+shm_server.commands.run = lambda argv, stop: print(Path.home(), getpass.getuser(), os.path.expanduser("~")) or 0
+sys.exit(cli.main([]))
+"""
+    os.chmod(tmp_path, 0o777)
+    known = {name: value for name, value in os.environ.items() if name not in ("HOME", "LOGNAME", "USER")}
+    known |= {"PYTHONPATH": str(ROOT)} | ({} if home == "unset" else {"HOME": home})
+    # This repository may be root's: it may be read, and nothing written.
+    caps = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    command = ["setpriv", "--reuid", "12345", "--clear-groups", *caps, sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=known)
+    assert done.stdout == "/nonexistent 12345 /nonexistent\n", done.stderr
+    assert os.listdir(tmp_path) == []
