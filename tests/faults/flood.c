@@ -188,8 +188,6 @@ static void flood(void)
     uint64_t done = 0, statuses[16] = {0};
     for (uint32_t look = 0;; look++) {
         struct shm_completion x;
-        if (kind == SHM_LANE_KIND_PROMPT)
-            usleep(200); /* the generator leaves its core to whoever polls: this is not what is tested */
         while (take(&s, &x)) {
             statuses[x.status & 15]++;
             if (x.status == SHM_STATUS_MORE)
