@@ -108,3 +108,23 @@ def _field(path: str, name: str) -> str | None:
         if key.strip() == name:
             return value.strip()
     return None
+
+
+def group_states(group: int) -> dict[int, str]:
+    """The processes of a group that have not ended, and their states: "T" for one of which every thread has stopped."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(_fields(stat)[2]) != group:
+                continue
+            states = {_fields(each)[0] for each in stat.parent.glob("task/*/stat")} - {"Z", "X"}
+        except OSError:  # it has ended
+            continue
+        if states:
+            found[int(stat.parent.name)] = next(iter(states - {"T"}), "T")
+    return found
+
+
+def _fields(stat: Path) -> list[str]:
+    """What proc(5) says of a process or thread, from its state on."""
+    return stat.read_text().rpartition(")")[2].split()

@@ -20,12 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .engine_limit import EngineProcess
-from .machine import die_with_parent
+from .machine import die_with_parent, group_states
 from .orders import OrderProcess
 from .prompt_limit import PromptProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 180.0
+STOP_SECONDS = 60.0
 
 IMAGES = ("spinning", "default", "parked", "grpc")
 # One that serves pictures and prompts by default; and those of bench/scripted.py, by how they wait.
@@ -68,7 +69,13 @@ class Server:
             raise ServerError(f"the server {self.name!r} ended ({self.process.returncode}):\n{self._tail()}")
 
     def freeze(self) -> None:
+        """Stop all of its processes. They stop a moment after the signal: only then does the kernel count them as such,
+        which matters to others on this machine, and where the benchmark is killed.
+        """
         self._signal(signal.SIGSTOP)
+        end = time.monotonic() + STOP_SECONDS
+        while set(group_states(self.pid).values()) - {"T"} and time.monotonic() < end:
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

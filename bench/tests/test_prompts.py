@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from bench import prompt_limit
 from bench.contestants import DEFAULT, HTTP
 from bench.histogram import Histogram
 from bench.load import Load, LoadError
+from bench.machine import group_states
 from bench.scripted import Scripted
 from bench.servers import SCRIPTED, Fleet
 from bench.tally import part
@@ -111,7 +111,7 @@ def test_a_reply_that_differs_from_the_one_in_process_is_an_error(fleet, caller,
 
 def test_a_frozen_server_s_generator_is_frozen_with_it(fleet):
     with fleet.only("default"):
-        group = processes(fleet.servers["scripted-spinning"].pid)
+        group = group_states(fleet.servers["scripted-spinning"].pid)
     assert len(group) == 2
     assert set(group.values()) == {"T"}
 
@@ -119,8 +119,8 @@ def test_a_frozen_server_s_generator_is_frozen_with_it(fleet):
 def test_a_server_that_is_stopped_leaves_no_generator_behind(tmp_path):
     with Fleet(tmp_path, "none", ("scripted-parked",)) as fleet:
         group = fleet.servers["scripted-parked"].pid
-        assert len(processes(group)) == 2
-    assert processes(group) == {}
+        assert len(group_states(group)) == 2
+    assert group_states(group) == {}
 
 
 def test_a_frozen_generator_ends_when_the_benchmark_is_killed(tmp_path):
@@ -131,23 +131,10 @@ def test_a_frozen_generator_ends_when_the_benchmark_is_killed(tmp_path):
         os.write(told, str(fleet.servers["scripted-parked"].pid).encode())
         signal.pause()
     group = int(os.read(ready, 20))
-    assert len(processes(group)) == 2
+    assert len(group_states(group)) == 2
     os.kill(bench, signal.SIGKILL)
     os.waitpid(bench, 0)
-    until(lambda: not processes(group))
-
-
-def processes(group: int) -> dict[int, str]:
-    """The processes of a group that have not ended, and their states."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            found[pid] = fields[0]
-    return found
+    until(lambda: not group_states(group))
 
 
 def test_a_part_of_a_run_is_a_run_without_a_time():
