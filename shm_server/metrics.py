@@ -1,5 +1,6 @@
 """The server's counters as Prometheus metrics, for `shm-server serve --metrics PORT` (extra: metrics)."""
 
+import logging
 import socket
 import socketserver
 import threading
@@ -11,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from . import forked, server, tcp
 from .counters import GAUGES, HELP
+
+log = logging.getLogger(__name__)
 
 
 class Collector:
@@ -55,6 +58,7 @@ class Server:
         """Let clients in. Raises SocketInUse or OSError."""
         tcp.listen(self._http.socket, self._http.request_queue_size)
         self._thread.start()
+        log.info("metrics at http://%s:%d/metrics", *self._address)
 
     def stop(self) -> None:
         self._http.shutdown()

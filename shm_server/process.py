@@ -192,7 +192,7 @@ def _give_back(numbers: tuple[int, ...]) -> None:
 
 
 def _forget() -> None:
-    """Signals do again what they did. In a child too: one that is terminated ends, and does not stop the server."""
+    """Signals do again what they did."""
     if _watched:
         signal.set_wakeup_fd(-1)
     _give_back(tuple(_replaced))
@@ -218,4 +218,22 @@ def _log(text: str) -> None:
         logs.flush()
 
 
-os.register_at_fork(after_in_child=_forget)
+def _before_fork() -> None:
+    """A child that is terminated ends, and the server goes on: its signals wait until its handlers are its own."""
+    if _replaced:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+
+def _after_fork() -> None:
+    mask = _forking.__dict__.pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _in_child() -> None:
+    _forget()
+    _after_fork()
+
+
+_forking = threading.local()
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

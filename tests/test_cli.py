@@ -216,3 +216,13 @@ def test_a_second_sigterm_while_http_waits_for_its_clients_changes_nothing(start
         until(lambda: not server.socket.exists())
         time.sleep(0.2)
         server.stop()
+
+
+def test_the_generators_process_logs_in_the_same_format(start):
+    endpoint = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--generator-model", "x"]
+    server = start("--engine", "none", *endpoint, "--log-format", "json")
+    server.process.terminate()
+    assert server.process.wait(60) == 0
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert {line["level"] for line in lines} == {"info"}
+    assert len({line["process"] for line in lines}) == 2

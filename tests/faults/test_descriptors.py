@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,8 @@ from conftest import ROOT, until
 
 from shm_server.layout import Op, Status
 
-# Every transport and a generator's process; the model forks at its first picture, as argv[4] says. The child
-# lives until the file argv[3] is there, where it does not return to the server's code.
+# Every transport and a generator's process; the model forks at its first picture, as argv[3] says. The child
+# lives until the file argv[2] is there, where it does not return to the server's code.
 FORKING = """
 import multiprocessing, os, subprocess, sys, time
 sys.path.insert(0, TESTS)
@@ -24,7 +23,7 @@ from stub_generators import StubProcess
 from shm_server import Server, http, logs, metrics, tcp, uds
 from shm_server.listener import Listener
 
-folder, port, gate, way = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+folder, gate, way = sys.argv[1:]
 
 def live():
     while not os.path.exists(gate): time.sleep(0.01)
@@ -54,25 +53,14 @@ if __name__ == "__main__":
     process.wait_ready()
     model = Forking()
     server = Server(model, folder + "/sock", generator=process)
-    others = [uds.Server(model, Listener(folder + "/uds")), http.Server(model, tcp.bind(port), process),
-              metrics.Server(server, tcp.bind(port + 1))]
+    web = http.Server(model, tcp.bind(0), process)
+    others = [uds.Server(model, Listener(folder + "/uds")), web, metrics.Server(server, tcp.bind(0))]
+    print(web.url, flush=True)
     for other in others: other.start()
     server.run()
     for other in others: other.stop()
     process.stop()
 """.replace("TESTS", repr(str(ROOT / "tests")))
-
-
-def two_ports() -> int:
-    """A free port whose successor is free too."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 def open_files(pid: int) -> list[str]:
@@ -85,15 +73,16 @@ def forking(tmp_path):
     """forking(WAY) starts the program above: the server, and a call that classifies and says the child's pid."""
     started: list[subprocess.Popen] = []
     children: list[int] = []
-    port, gate = two_ports(), tmp_path / "gate"
+    gate = tmp_path / "gate"
 
     def start(way: str) -> tuple[subprocess.Popen, Client, int]:
-        command = [sys.executable, "-c", FORKING, str(tmp_path), str(port), str(gate), way]
+        command = [sys.executable, "-c", FORKING, str(tmp_path), str(gate), way]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         started.append(server)
+        url = server.stdout.readline().strip()
         until((tmp_path / "sock").exists, 60)
         client = Client(tmp_path / "sock")
-        client.others = [connect(tmp_path / "uds"), urlopen(f"http://127.0.0.1:{port}/healthz")]
+        client.others = [connect(tmp_path / "uds"), urlopen(f"{url}/healthz")]
         client.others.append(connect(tmp_path / "sock"))  # which says no hello
         client.submit(0, Op.CLASSIFY)
         assert client.wait(60)["status"] == Status.OK

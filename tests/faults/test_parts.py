@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,8 +25,9 @@ JSON = {"Content-Type": "application/json"}
 class Site:
     """A server with a generator, HTTP and metrics (tests/stub_generators.py)."""
 
-    def __init__(self, server, metrics_port: int) -> None:
-        self.server, self.metrics_port = server, metrics_port
+    def __init__(self, server) -> None:
+        self.server = server
+        self.metrics_port = int(re.search(r"metrics at http://127\.0\.0\.1:(\d+)", server.log)[1])
         self.port = int(re.search(r"listening on http://127\.0\.0\.1:(\d+)", server.log)[1])
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict]:
@@ -55,10 +55,8 @@ class Site:
 
 @pytest.fixture
 def site(start, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     stub = str(ROOT / "tests" / "stub_generators.py")
-    return Site(start(command=[sys.executable, stub, str(tmp_path / "sock"), "computing", "0", str(port)]), port)
+    return Site(start(command=[sys.executable, stub, str(tmp_path / "sock"), "computing", "0", "0"]))
 
 
 def test_a_dead_generators_counters_stay_and_health_names_it(site):

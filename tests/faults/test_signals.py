@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,15 +76,14 @@ def session(pid: int) -> int:
     return int(stat(pid)[3])
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+def flags_for(moment: str) -> list[str]:
+    return ["--metrics", "1"] if moment == "import prometheus_client" else []  # it does not come to the port
 
 
 def test_a_signal_at_any_moment_of_the_start_ends_the_server_with_0_and_leaves_nothing(tmp_path):
     names = ["SIGTERM", "SIGINT", "SIGHUP"]
     starting = [
-        Starting(tmp_path / str(number), f"{moment}={names[number % 3]}", "--metrics", str(free_port()), *OPENAI)
+        Starting(tmp_path / str(number), f"{moment}={names[number % 3]}", *flags_for(moment), *OPENAI)
         for number, moment in enumerate(MOMENTS)
     ]
     for each in starting:
@@ -163,6 +161,69 @@ process.wait_ready()
         server.wait()
         until(lambda: state(generator) == "Z", 60)
         assert b"the server's process is gone" in server.stderr.read()
+
+
+def test_another_thread_obeys_while_the_main_thread_is_in_c():
+    program = """
+import ctypes
+from shm_server import process
+process.PATIENCE_SECONDS = 0.01
+stop = process.Stop()
+stop.clean_up = lambda: print("cleaned up", flush=True)
+stop.install()
+lock, lib = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+lib.pthread_mutex_lock(lock)
+print("in C", flush=True)
+lib.pthread_mutex_lock(lock)  # for ever, and no signal interrupts it
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "in C\n"
+        process.terminate()
+        assert process.communicate(timeout=60)[0] == "cleaned up\n"
+        assert process.returncode == 0
+
+
+def test_a_signal_to_a_child_that_was_just_forked_ends_it_and_not_the_server():
+    program = """
+import os, signal
+from shm_server import process
+stop = process.Stop()
+stop.install()
+stop.serving(lambda: print("the server was stopped"))
+codes = set()
+for _ in range(300):
+    child = os.fork()
+    while not child:
+        signal.pause()
+    os.kill(child, signal.SIGTERM)
+    codes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(codes, stop.asked)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.stdout == "{-15} 0\n", done.stderr
+
+
+def test_a_stop_that_does_not_come_to_its_end_is_ended():
+    program = """
+import threading
+from shm_server import logs, process
+process.STOP_SECONDS = 0.01
+logs.configure()
+stop = process.Stop()
+stop.clean_up = lambda: print("cleaned up", flush=True)
+stop.install()
+stop.serving(lambda: print("asked", flush=True))
+print("serving", flush=True)
+while True:
+    threading.Event().wait()  # a model that does not return
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "serving\n"
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, "asked\ncleaned up\n")
+        assert "the server did not stop within 0.01 s of SIGTERM: killed" in err
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, for a PID namespace")
