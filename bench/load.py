@@ -16,7 +16,7 @@ from .machine import die_with_parent
 from .servers import Server
 
 # What a run may take beyond its own time: connecting, warming up, and the last calls of an overloaded server.
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 300.0
 
 
 class LoadError(Exception):
@@ -90,7 +90,7 @@ class Run:
         """What it measured, also when calls failed: then `errors` is not 0."""
         self.wait_until_measured()
         try:
-            out, errors = self._process.communicate(timeout=10)
+            out, errors = self._process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise LoadError(f"it does not end: {' '.join(self._command)}") from None
@@ -109,7 +109,7 @@ class Run:
 
     def _why(self) -> str:
         try:
-            _, errors = self._process.communicate(timeout=5)
+            _, errors = self._process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             return "it did not become ready"
         return errors.strip() or f"it ended with {self._process.returncode}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 
 from .machine import ROOT, die_with_parent
 
+# What starts a module as a process; tests put another model in it.
+PYTHON = [sys.executable, "-m"]
+
 
 class OrderProcess:
     """`python -m module` of ours, seen from the benchmark. It says what it is called as soon as it is ready."""
@@ -20,13 +24,16 @@ class OrderProcess:
         self._log = log
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                [*PYTHON, module, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 text=True, cwd=ROOT, preexec_fn=die_with_parent,
             )  # fmt: skip
         self.name = ""
 
-    def wait_until_ready(self) -> None:
-        self.name = self._read()["ready"]
+    def ready(self) -> bool:
+        """Whether it has said that it is. RuntimeError when it has ended."""
+        if not self.name and select.select([self.process.stdout], [], [], 0)[0]:
+            self.name = self._read()["ready"]
+        return bool(self.name)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)

@@ -52,10 +52,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, quick: Plan = QUICK) -> int:
+    """`quick` is the plan of --quick."""
     args = arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended
-    plan = QUICK if args.quick else FULL
+    plan = quick if args.quick else FULL
     names = [name for name in SECTIONS if not args.only or name in args.only]
     output = args.output or BUILD / plan.name
     output.mkdir(parents=True, exist_ok=True)

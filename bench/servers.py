@@ -14,18 +14,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import orders
 from .engine_limit import EngineProcess
 from .machine import die_with_parent, group_states
 from .orders import OrderProcess
 from .prompt_limit import PromptProcess
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 180.0
+START_SECONDS = 600.0  # eight at a time, also on a busy machine
 STOP_SECONDS = 60.0
 
 IMAGES = ("spinning", "default", "parked", "grpc")
@@ -42,7 +42,7 @@ class Server:
     """One server process, at an address for each of its transports; it logs each of them when clients can connect."""
 
     def __init__(self, name: str, command: list[str], addresses: dict[str, str], log: Path) -> None:
-        self.name, self._addresses, self._log = name, addresses, log
+        self.name, self._addresses, self._log, self._begun = name, addresses, log, time.monotonic()
         with log.open("wb") as out:
             # A process group of its own: its generator's process is stopped with it. Should the benchmark be killed,
             # the kernel ends what is stopped in a group that has nobody left outside.
@@ -55,13 +55,15 @@ class Server:
     def address(self, transport: str) -> str:
         return self._addresses[transport]
 
-    def wait_until_ready(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while not all(f"listening on {address}" in self._log.read_text() for address in self._addresses.values()):
-            self.check()
-            if time.monotonic() > end:
-                raise ServerError(f"the server {self.name!r} did not start within {START_SECONDS:g} s:\n{self._tail()}")
-            time.sleep(0.05)
+    def ready(self) -> bool:
+        """Whether it has started. ServerError when it has ended, or takes too long."""
+        log = self._log.read_text()
+        if all(f"listening on {address}" in log for address in self._addresses.values()):
+            return True
+        self.check()
+        if time.monotonic() > self._begun + START_SECONDS:
+            raise ServerError(f"the server {self.name!r} did not start within {START_SECONDS:g} s:\n{self._tail()}")
+        return False
 
     def check(self) -> None:
         """Raise ServerError when it has ended."""
@@ -106,7 +108,7 @@ class Server:
         self.thaw()
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
             self.process.wait()
@@ -134,13 +136,20 @@ class Fleet:
                 self.engine = EngineProcess(self.engine_name, self._directory / "engine.log")
             if PROMPTS in self._names:
                 self.generator = PromptProcess(self._directory / "generator.log")
-            for process in (*self.servers.values(), *self._in_process()):
-                process.wait_until_ready()
-                process.freeze()
+            self._freeze_all()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _freeze_all(self) -> None:
+        """Each as soon as it is ready: it may spin, and others still load."""
+        loading: list[Server | OrderProcess] = [*self.servers.values(), *self._in_process()]
+        while loading:
+            for process in [each for each in loading if each.ready()]:
+                process.freeze()
+                loading.remove(process)
+            time.sleep(0.05)
 
     def __exit__(self, *_: object) -> None:
         for process in (*self.servers.values(), *self._in_process()):
@@ -164,15 +173,14 @@ class Fleet:
     def _start(self, name: str) -> Server:
         path = self._directory / name
         shm, log = f"{path}.shm", Path(f"{path}.log")
-        python = [sys.executable, "-m"]
         if name == "grpc":
-            command = [*python, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
+            command = [*orders.PYTHON, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
         if name in SCRIPTED:
-            command = [*python, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
+            command = [*orders.PYTHON, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
             command += ["--prompt-priority", self._prompt_priority]
             return Server(name, command, {"shm": shm}, log)
-        command = [*python, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
+        command = [*orders.PYTHON, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
         command += ["--generator", "tiny" if name == PROMPTS else "none"]
         addresses = {"shm": shm}
         if name == PROMPTS:

@@ -47,7 +47,7 @@ def counted(name: str, pids: dict[str, int], directory: Path) -> Iterator[dict[s
         for each in tools:
             each.send_signal(signal.SIGINT)
         for each in tools:
-            each.wait(10)
+            each.wait(60)
     for who, file in files.items():
         calls[who] = parse(name, file.read_text())
         file.unlink()

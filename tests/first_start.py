@@ -28,6 +28,10 @@ class FirstStart(NamedTuple):
     def home(self) -> Path:
         return Path(self.environment["XDG_CACHE_HOME"])
 
+    @property
+    def compiled(self) -> Path:
+        return self.home / "shm-server" / "jax"
+
     def again(self, program: str) -> list[str]:
         """Start once more and run `program`, which has the generator as `tiny`: the words on stdout, after hits N."""
         return start(self.environment, program)

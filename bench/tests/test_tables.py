@@ -5,7 +5,7 @@ import pytest
 
 from bench import report, tables
 from bench.checks import checks
-from bench.publish import BEGIN, END, between_markers, publish
+from bench.publish import BEGIN, END, FRONT, between_markers, publish
 from bench.sections import SECTIONS
 from bench.sections.limit import limit
 from bench.tests.results import results
@@ -77,7 +77,9 @@ def test_publishing_twice_changes_nothing(tmp_path):
     source, root = tmp_path / "source", tmp_path / "root"
     (root / "bench").mkdir(parents=True)
     source.mkdir()
-    (source / "results.json").write_text(json.dumps(results()))
+    some = results()
+    some["sections"] = {name: some["sections"][name] for name in FRONT}  # drawing takes longer than all the rest
+    (source / "results.json").write_text(json.dumps(some))
     for page in (root / "README.md", root / "bench" / "README.md"):
         page.write_text(f"before\n\n{BEGIN}\n{END}\n\nafter\n")
     publish(source, root)

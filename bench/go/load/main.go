@@ -38,7 +38,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	dialling, cancel := context.WithTimeout(ctx, 10*time.Second)
+	dialling, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	t, err := transport.Dial(dialling, o.transport, o.address, time.Duration(o.spin))
 	if err != nil {
