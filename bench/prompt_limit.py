@@ -53,12 +53,12 @@ def reply(turns: Turns, prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure(turns: Turns, prompts: list[dict[str, Any]], seconds: float, stamped: bool) -> dict[str, Any]:
-    """Let the generator answer for so long."""
+    """Let the generator answer for so long, one prompt at least."""
     first, later = [], []
     for prompt in prompts[:WARM_UP]:
         speak(turns, prompt)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while not first or time.monotonic() < end:
         begun, pieces = speak(turns, prompts[len(first) % len(prompts)])
         first.append(pieces[0][1] - begun)
         if stamped:

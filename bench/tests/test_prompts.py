@@ -57,7 +57,7 @@ def test_a_script_says_its_words_over_and_over(turns):
 
 
 class Clock:
-    """Stands in for `time`: 50 us pass until a reply's first piece, 200 until each other; a run lasts two replies."""
+    """Stands in for `time`: 50 us pass until a reply's first piece, 200 until each other; a run has three replies."""
 
     def __init__(self, pieces: int) -> None:
         self._now, self._replies = 0, 0
@@ -67,7 +67,7 @@ class Clock:
         self._now += next(self._steps)
         return self._now
 
-    def monotonic(self) -> float:  # asked once before the run, and before each reply
+    def monotonic(self) -> float:  # asked once before the run, and before each reply but the first
         self._replies += 1
         return self._replies / 3
 
@@ -78,7 +78,7 @@ def test_a_generator_in_process_is_timed_to_its_first_piece_and_by_the_piece(tur
         patch.setattr(prompt_limit, "time", Clock(PACED[0]["steps"]))
         run = prompt_limit.measure(turns, PACED, 1.0, stamped=False)
     first, later = Histogram([run["histogram"]]), Histogram([run["pieces"]])
-    assert len(first) == len(later) == run["count"] == 2
+    assert len(first) == len(later) == run["count"] == 3
     assert (first.max_us(), later.max_us()) == (pytest.approx(50, rel=1e-3), pytest.approx(200, rel=1e-3))
     stamped = prompt_limit.measure(turns, PACED, 0.05, stamped=True)
     assert len(Histogram([stamped["pieces"]])) == 4 * stamped["count"]
