@@ -11,12 +11,19 @@ import (
 // maxStates keeps the test to half a minute.
 const maxStates = 12_000_000
 
+// step leads to a state.
+type step struct {
+	to   world
+	hash uint64
+}
+
 // explorer remembers the states that it has seen by 64-bit hashes: two of eight million states share one with a
 // probability of 1 in 500,000.
 type explorer struct {
 	rules
 	seed  maphash.Seed
-	seen  map[uint64]uint64 // a state's hash, and the hash of the one that it was reached from
+	seen  hashes
+	from  map[uint64]uint64 // a state's hash, and the hash of the one that it was reached from; nil: nobody asks
 	todo  []world
 	wrong string
 	at    world // where it went wrong
@@ -47,36 +54,49 @@ func (r rules) start() (w world) {
 // explore tries everything, and returns what is wrong, with the way that leads there.
 func explore(t *testing.T, r rules) (wrong string) {
 	t.Helper()
-	e := &explorer{rules: r, seed: maphash.MakeSeed(), seen: make(map[uint64]uint64)}
-	start := r.start()
-	e.seen[e.hash(start)] = 0
-	e.todo = append(e.todo, start)
-	for len(e.todo) > 0 && e.wrong == "" {
-		w := e.todo[len(e.todo)-1]
-		e.todo = e.todo[:len(e.todo)-1]
-		from, moved := e.hash(w), false
-		e.next(w, func(next world) {
-			moved = true
-			if hash := e.hash(next); e.wrong != "" {
-				e.at = next
-				e.seen[hash] = from
-			} else if _, ok := e.seen[hash]; !ok {
-				e.seen[hash] = from
-				e.todo = append(e.todo, next)
-			}
-		})
-		if !moved {
-			e.checkFinal(w)
-		}
-		if len(e.seen) > maxStates {
-			t.Fatal("too many states: the model was made too large")
-		}
-	}
-	t.Logf("%+v: %d states", r, len(e.seen))
+	e := &explorer{rules: r, seed: maphash.MakeSeed()}
+	e.run(t)
+	t.Logf("%+v: %d states", r, e.seen.count)
 	if e.wrong == "" {
 		return ""
 	}
-	return e.wrong + "\n" + e.way()
+	again := &explorer{rules: r, seed: e.seed, from: make(map[uint64]uint64)} // the same way, and remembers it
+	again.run(t)
+	return again.wrong + "\n" + again.way()
+}
+
+func (e *explorer) run(t *testing.T) {
+	t.Helper()
+	start := e.start()
+	e.seen.add(e.hash(start))
+	e.todo = append(e.todo, start)
+	var found []step
+	for len(e.todo) > 0 && e.wrong == "" {
+		w := e.todo[len(e.todo)-1]
+		e.todo = e.todo[:len(e.todo)-1]
+		found = found[:0]
+		e.next(w, func(next world) {
+			found = append(found, step{next, e.hash(next)})
+			if e.wrong != "" {
+				e.at = next
+			}
+		})
+		if len(found) == 0 {
+			e.checkFinal(w)
+		}
+		e.seen.fetch(found)
+		for i := range found {
+			if e.seen.add(found[i].hash) {
+				e.todo = append(e.todo, found[i].to)
+				if e.from != nil {
+					e.from[found[i].hash] = e.hash(w)
+				}
+			}
+		}
+		if e.seen.count > maxStates {
+			t.Fatal("too many states: the model was made too large")
+		}
+	}
 }
 
 // next adds every state that one step leads to.
@@ -142,7 +162,7 @@ func (e *explorer) checkFinal(w world) {
 // way walks again to the fault, and returns its last steps.
 func (e *explorer) way() string {
 	var hashes []uint64
-	for hash := e.hash(e.at); hash != 0; hash = e.seen[hash] {
+	for hash := e.hash(e.at); hash != 0; hash = e.from[hash] {
 		hashes = append(hashes, hash)
 	}
 	var steps []string
@@ -162,4 +182,54 @@ func (e *explorer) way() string {
 		}
 	}
 	return strings.Join(steps[max(0, len(steps)-40):], "\n")
+}
+
+// hashes is a set. To look up is nearly all that an explorer does, and is to wait for memory: a map would do so twice.
+type hashes struct {
+	table   []uint64 // a power of two, at most half full; 0: empty
+	count   int
+	fetched uint64
+}
+
+// fetch waits for the memory of all of these at the same time, and not of one after the other.
+func (h *hashes) fetch(steps []step) {
+	mask := uint64(len(h.table) - 1)
+	for i := range steps {
+		h.fetched += h.table[steps[i].hash&mask]
+	}
+}
+
+// add tells whether hash is new.
+func (h *hashes) add(hash uint64) bool {
+	if 2*h.count >= len(h.table) {
+		h.grow()
+	}
+	if !h.put(max(hash, 1)) {
+		return false
+	}
+	h.count++
+	return true
+}
+
+func (h *hashes) put(hash uint64) bool {
+	mask := uint64(len(h.table) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		switch h.table[i] {
+		case hash:
+			return false
+		case 0:
+			h.table[i] = hash
+			return true
+		}
+	}
+}
+
+func (h *hashes) grow() {
+	old := h.table
+	h.table = make([]uint64, max(1024, 2*len(old)))
+	for _, hash := range old {
+		if hash != 0 {
+			h.put(hash)
+		}
+	}
 }
