@@ -5,10 +5,9 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
-from conftest import ROOT, until
+from conftest import ROOT
 
 
 def run(*args: str) -> subprocess.CompletedProcess:
@@ -213,8 +212,7 @@ def test_a_second_sigterm_while_http_waits_for_its_clients_changes_nothing(start
         kept_alive.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert kept_alive.recv(100).startswith(b"HTTP/1.1 200")
         server.process.terminate()
-        until(lambda: not server.socket.exists())
-        time.sleep(0.2)
+        server.wait_for("stopped:")  # shared memory has; HTTP has not
         server.stop()
 
 

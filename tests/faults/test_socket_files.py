@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,14 @@ def test_the_default_is_the_users_own_folder_where_there_is_one(tmp_path, monkey
     assert default_socket() == "/tmp/shm-server.sock"
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that other users reach; pytest's own is closed to them, each time that somebody runs pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 def as_nobody(path: Path) -> str:
     """What a claim of the path says to the user nobody."""
 
@@ -225,17 +234,14 @@ def as_nobody(path: Path) -> str:
     answer = fork.SimpleQueue()
     process = fork.Process(target=child, args=(answer,))
     process.start()
-    process.join(60)
+    process.join()
     assert process.exitcode == 0
     return answer.get()
 
 
 @needs_root
-def test_what_another_user_left_is_named(tmp_path):
-    for folder in (tmp_path, *tmp_path.parents):
-        if "pytest" in str(folder):
-            os.chmod(folder, 0o755)
-    shared = tmp_path / "shared"
+def test_what_another_user_left_is_named(open_folder):
+    shared = open_folder / "shared"
     shared.mkdir()
     os.chmod(shared, 0o1777)
     path = shared / "sock"
