@@ -1,5 +1,6 @@
 """Descriptors: what a model's child does not keep, and what stands where stdin, stdout or stderr is closed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,8 +65,11 @@ if __name__ == "__main__":
 
 
 def open_files(pid: int) -> list[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(folder / name) for name in os.listdir(folder)]
+    folder, found = Path(f"/proc/{pid}/fd"), []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(folder / name))
+    return found
 
 
 @pytest.fixture
