@@ -160,3 +160,11 @@ def until(condition, seconds: float = 300.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.005)
+
+
+def ended(pid: int) -> bool:
+    """Has the process ended? Whether or not its parent has collected it, also while we look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from client import Client, connect, hello, hung_up, read_reason
-from conftest import ROOT, until
+from conftest import ROOT, ended, until
 
 from shm_server import layout
 from shm_server.layout import CompletionFlag, FrameKind, LaneKind, Op, Reason, ServerState, Status, SubmissionFlag
@@ -298,7 +298,7 @@ def test_the_generators_process_ends_with_a_server_that_is_killed(server):
     with Prompts(server) as client:
         client.prompt("repeat", sampling_steps=10)
         server.process.kill()
-        until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+        until(lambda: ended(pid))
 
 
 def test_a_server_without_a_generator_offers_no_prompt_lane(start):

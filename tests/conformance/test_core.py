@@ -1040,7 +1040,7 @@ class Waiting:
         self.result = self.poller.next(8)
 
     def ended(self) -> object:
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive(), "it still waits"
         return self.result
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 from client import Client, connect, hung_up
-from conftest import ROOT, until
+from conftest import ROOT, ended, until
 
 from shm_server.layout import Op, Status
 
@@ -96,7 +96,7 @@ def forking(tmp_path):
     yield start
     gate.touch()
     for pid in children:  # which hold its stdout, too
-        if Path(f"/proc/{pid}").exists():
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for process in started:
         process.kill()
@@ -122,7 +122,7 @@ def test_a_child_of_the_model_keeps_no_socket_and_no_lock(start, forking, tmp_pa
 @pytest.mark.parametrize("way", ["return", "exit"])
 def test_a_child_that_comes_back_from_the_model_answers_nobody_and_ends(forking, way):
     server, client, child = forking(way)
-    until(lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text(), 60)
+    until(lambda: ended(child))
     for _ in range(3):
         client.submit(1, Op.CLASSIFY)
         assert client.wait(60)["status"] == Status.OK
@@ -134,7 +134,7 @@ def test_a_child_that_comes_back_from_the_model_answers_nobody_and_ends(forking,
 def test_a_child_that_is_terminated_does_not_stop_the_server(forking):
     server, client, child = forking("multiprocessing")
     os.kill(child, signal.SIGTERM)
-    until(lambda: " Z " in Path(f"/proc/{child}/stat").read_text(), 60)
+    until(lambda: ended(child))
     client.submit(1, Op.CLASSIFY)
     assert client.wait(60)["status"] == Status.OK
     server.terminate()
