@@ -157,11 +157,14 @@ def test_a_socket_that_cannot_be_watched_is_that_clients_end(serve, tmp_path):
     dispatcher = Images(Brightness())
     dispatcher.poller = Narrow(dispatcher.poller)
     serve(dispatcher)
-    with Client(tmp_path / "sock") as lost, Client(tmp_path / "sock") as good:
-        assert read_reason(lost.sock)[1:] == (
+    with connect(tmp_path / "sock") as lost:
+        lost.sendall(hello())
+        assert read_frame(lost)[0] == FrameKind.WELCOME
+        assert read_reason(lost)[1:] == (
             Reason.NO_MEMORY,
             "its socket cannot be watched: OSError: [Errno 28] No space left on device",
         )
+    with Client(tmp_path / "sock") as good:
         good.submit(0, Op.CLASSIFY)
         assert good.wait()["status"] == Status.OK
 
