@@ -79,8 +79,11 @@ def test_strace_sees_no_system_call_per_request_while_both_sides_spin(start, cal
         assert b"attached" in tracer.stderr.readline()
         call(server, "echo", "-n", "20000", "-spin", "forever")
         tracer.terminate()
-    total = int(re.search(r"(\d+)\s+(?:\d+ )?total", summary.read_text())[1])
-    assert total < 500, summary.read_text()  # those of one client's coming and going, for 23,000 echoes
+    table = summary.read_text()
+    calls = {name: int(count) for count, name in re.findall(r"(\d+)\s+(?:\d+ )?(\w+)$", table, re.MULTILINE)}
+    # Looking for bells now and then goes by time, not by request, and is left out. The rest is of one client's coming
+    # and going, for 23,000 echoes.
+    assert calls["total"] - calls.get("epoll_wait", 0) < 500, table
 
 
 @pytest.mark.parametrize("spin", ["0", "100us", "forever"])

@@ -323,7 +323,9 @@ def test_a_read_only_tmp_is_no_obstacle_or_one_line(start, tmp_path):
     folder = Path("/dev/shm") / f"test-{os.getpid()}"  # pytest's own lies in /tmp
     folder.mkdir()
     try:
-        mount = 'mount -t tmpfs -o ro none /tmp && mount -t tmpfs -o ro none /var/tmp && exec "$@"'
+        # As it is, but read-only: this checkout may lie in it.
+        mount = " && ".join(f"mount --bind {d} {d} && mount -o remount,bind,ro {d}" for d in ("/tmp", "/var/tmp"))
+        mount += ' && exec "$@"'
         prefix = ("unshare", "-m", "sh", "-c", mount, "sh")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
