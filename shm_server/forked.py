@@ -10,6 +10,8 @@ Descriptors are not inherited by programs that a model starts: Python opens all 
 
 import contextlib
 import os
+import socket
+import stat
 import weakref
 from types import MethodType
 
@@ -19,6 +21,29 @@ _closing: weakref.WeakKeyDictionary[object, object] = weakref.WeakKeyDictionary(
 def close_in_child(close: MethodType) -> None:
     """Have each child that this process forks call `close`, a method, as long as its object lives; one an object."""
     _closing[close.__self__] = close.__func__
+
+
+def let_go(listener: object) -> None:
+    """In a forked child: let go of the listening socket at the address `listener` and of every connection to it.
+
+    Found by their local address among the descriptors: a connection that another thread was accepting at the moment of
+    the fork stands in nobody's table yet, and libraries keep theirs where we cannot see them. /dev/null takes their
+    numbers, so that who closes one of them later closes nothing else.
+    """
+    with open(os.devnull, "r+b", buffering=0) as nothing:
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if _local_address(fd) == listener:
+                os.dup2(nothing.fileno(), fd, inheritable=False)
+
+
+def _local_address(fd: int) -> object:
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                return copy.getsockname()
+    except OSError:  # it was closed meanwhile: the one that listed them
+        pass
+    return None
 
 
 def _close() -> None:

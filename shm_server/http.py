@@ -267,7 +267,7 @@ class Server:
             raise self._failure
 
     def _abandon(self) -> None:
-        tcp.abandon(self._address)
+        forked.let_go(self._address)
 
     def _run(self) -> None:
         try:

@@ -56,7 +56,7 @@ class Listener:
             except BaseException:
                 self.close()
                 raise
-        forked.close_in_child(self._abandon)
+        forked.close_in_child(self._leave_to_parent)
 
     def listen(self) -> None:
         """Let clients in; until now there was nothing at the path."""
@@ -93,10 +93,15 @@ class Listener:
         with contextlib.suppress(OSError):
             if _identity(os.lstat(f"{self._at}.lock")) == _identity(os.fstat(self._lock)):
                 os.unlink(f"{self._at}.lock")
-        self._abandon()
+        self._close_descriptors()
 
-    def _abandon(self) -> None:
-        """Close the descriptors and leave the files: they are the parent's."""
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the files are the parent's, and so is every connection."""
+        if self._bound:
+            forked.let_go(self.socket.getsockname())
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         lock, self._lock = self._lock, -1
         if self.socket:
             self.socket.close()

@@ -65,7 +65,7 @@ class Server:
         self._http.server_close()
 
     def _abandon(self) -> None:
-        tcp.abandon(self._address)
+        forked.let_go(self._address)
 
 
 class _Http(socketserver.ThreadingMixIn, simple_server.WSGIServer):

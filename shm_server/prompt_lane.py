@@ -71,8 +71,8 @@ class Reply(Protocol):
         """Why the prompt is to end before its generator does, or None."""
         ...
 
-    def finish(self, status: Status, message: str, *, truncated: bool, waited: float) -> None:
-        """The last call: how it ended, and how many seconds it stood in line."""
+    def finish(self, status: Status, message: str, *, truncated: bool, started_ns: int | None) -> None:
+        """The last call: how it ended, and when its turn came (CLOCK_MONOTONIC), None for never."""
         ...
 
 
@@ -96,10 +96,10 @@ class SlotReply:
             return Status.DEADLINE_EXCEEDED
         return None
 
-    def finish(self, status: Status, message: str, *, truncated: bool, waited: float) -> None:
+    def finish(self, status: Status, message: str, *, truncated: bool, started_ns: int | None) -> None:
         flags = CompletionFlag.TRUNCATED if truncated else 0
         text = cut(message, layout.MESSAGE_BYTES)
-        self.session.lane.finish_prompt(self._slot, status, flags, text, int(waited * 1e9))
+        self.session.lane.finish_prompt(self._slot, status, flags, text, started_ns or 0)
 
 
 class PromptDispatcher(Dispatcher):
@@ -154,7 +154,7 @@ class PromptDispatcher(Dispatcher):
         try:
             job = self._turns.add(*asked(), owner)
         except BaseException as error:
-            _fail(reply, error, waited=0)
+            _fail(reply, error, started_ns=None)
             return
         self._jobs[job] = reply
         self._looked_at.append(job)
@@ -185,7 +185,7 @@ class PromptDispatcher(Dispatcher):
                 return
             reply = self._leave(job)
             self._turns.cancel(job)
-            _fail(reply, error, waited=job.queue_seconds)
+            _fail(reply, error, started_ns=job.started_ns)
 
     def _deliver(self, job: Job, piece: str | None) -> None:
         reply = self._jobs[job]
@@ -195,9 +195,9 @@ class PromptDispatcher(Dispatcher):
             return
         self._leave(job)
         if job.error is None:
-            reply.finish(Status.OK, "", truncated=False, waited=job.queue_seconds)
+            reply.finish(Status.OK, "", truncated=False, started_ns=job.started_ns)
         else:
-            _fail(reply, job.error, waited=job.queue_seconds)
+            _fail(reply, job.error, started_ns=job.started_ns)
 
     def _ask(self, job: Job) -> None:
         if (status := self._jobs[job].interrupted()) is not None:
@@ -213,7 +213,7 @@ class PromptDispatcher(Dispatcher):
     def _cancel(self, job: Job, status: Status, *, truncated: bool = False) -> None:
         reply = self._leave(job)
         self._turns.cancel(job)
-        reply.finish(status, "", truncated=truncated, waited=job.queue_seconds)
+        reply.finish(status, "", truncated=truncated, started_ns=job.started_ns)
 
     def _leave(self, job: Job) -> Reply:
         reply = self._jobs.pop(job)
@@ -259,12 +259,12 @@ def _asked(
     return prompt, Sampling(steps=steps, temperature=temperature, top_k=top_k, seed=seed)
 
 
-def _fail(reply: Reply, error: BaseException, *, waited: float) -> None:
+def _fail(reply: Reply, error: BaseException, *, started_ns: int | None) -> None:
     """Finish with what a generator raised: its own errors have a status each, the text so far stands."""
     for kind, status in STATUSES.items():
         if issubclass(type(error), kind):
-            reply.finish(status, message(error), truncated=False, waited=waited)
+            reply.finish(status, message(error), truncated=False, started_ns=started_ns)
             return
     said = describe(error)
     log.error("a prompt failed: %s. %s", said, where(error))
-    reply.finish(Status.MODEL_ERROR, said, truncated=False, waited=waited)
+    reply.finish(Status.MODEL_ERROR, said, truncated=False, started_ns=started_ns)

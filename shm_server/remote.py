@@ -91,7 +91,7 @@ class SocketReply:
             self._gone = True
         return Status.CANCELLED if self._gone else None
 
-    def finish(self, status: Status, message: str, *, truncated: bool, waited: float) -> None:
+    def finish(self, status: Status, message: str, *, truncated: bool, started_ns: int | None) -> None:
         last = json.dumps({"status": status, "message": message}).encode()
         self._send_kept()
         if not self._kept and self._send(last):

@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-import stat
 
 from .listener import SocketInUse
 
@@ -33,25 +32,3 @@ def _explained(error: OSError, host: str, port: int) -> Exception:
     if error.errno == errno.EADDRINUSE:
         return SocketInUse(f"{host}:{port} is in use by another server")
     return OSError(error.errno, f"{host}:{port}: {os.strerror(error.errno)}")
-
-
-def abandon(address: tuple[str, int]) -> None:
-    """In a forked child: let go of the listening socket at `address` and of every connection to it.
-
-    The libraries that serve them keep them where we cannot see them. /dev/null takes their numbers, so that who closes
-    one of them later closes nothing else.
-    """
-    with open(os.devnull, "r+b", buffering=0) as nothing:
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            if _local_address(fd) == address:
-                os.dup2(nothing.fileno(), fd, inheritable=False)
-
-
-def _local_address(fd: int) -> object:
-    try:
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            with socket.socket(fileno=os.dup(fd)) as copy:
-                return copy.getsockname()
-    except OSError:  # it was closed meanwhile: the one that listed them
-        pass
-    return None

@@ -43,13 +43,8 @@ class Job:
         self.error: BaseException | None = None
         """Why it ended, when it failed: a GeneratorError, or whatever else the generator raised, which is a bug."""
         self.cancelled = False
-        self.added = time.monotonic()
-        self.started: float | None = None
-
-    @property
-    def queue_seconds(self) -> float:
-        """How long it waited in line, or has been waiting."""
-        return (self.started if self.started is not None else time.monotonic()) - self.added
+        self.started_ns: int | None = None
+        """When it got its place (CLOCK_MONOTONIC); None while it stands in line."""
 
 
 class Turns:
@@ -140,7 +135,7 @@ class Turns:
             job = line.popleft()
             if line:
                 self._lines[owner] = line  # behind the others
-            job.started = time.monotonic()
+            job.started_ns = time.monotonic_ns()
             self._flight.append(job)
             if self._generator.concurrent:
                 self._begin(job)

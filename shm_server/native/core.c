@@ -247,8 +247,8 @@ static PyObject *lane_finish_prompt(PyObject *op, PyObject *args)
     unsigned int slot, status, flags;
     const char *message;
     Py_ssize_t length;
-    unsigned long long waited_ns = 0;
-    if (!PyArg_ParseTuple(args, "IIIy#|K:finish_prompt", &slot, &status, &flags, &message, &length, &waited_ns) ||
+    unsigned long long started_ns = 0;
+    if (!PyArg_ParseTuple(args, "IIIy#|K:finish_prompt", &slot, &status, &flags, &message, &length, &started_ns) ||
         lane_prompted(self, slot) < 0)
         return NULL;
     if (length > SHM_MESSAGE_BYTES) {
@@ -256,7 +256,7 @@ static PyObject *lane_finish_prompt(PyObject *op, PyObject *args)
         return NULL;
     }
     ring_finish_prompt(&self->ring, slot, (uint16_t)status, (uint16_t)flags, message, (uint32_t)length,
-                       waited_ns);
+                       started_ns);
     Py_RETURN_NONE;
 }
 
@@ -327,7 +327,7 @@ static PyMethodDef lane_methods[] = {
     {"room", lane_room, METH_O, "Bytes of text that the slot's reply still takes."},
     {"cancelled", lane_cancelled, METH_O, "Does the client want no more of the slot's prompt?"},
     {"finish_prompt", lane_finish_prompt, METH_VARARGS,
-     "finish_prompt(slot, status, flags, message, waited_ns=0): complete the slot's prompt with the text so far."},
+     "finish_prompt(slot, status, flags, message, started_ns=0): complete the slot's prompt with the text so far."},
     {"gather", lane_gather, METH_VARARGS, "gather(out, row): copy the batch's slots, in order, to rows from `row` on."},
     {"counters", lane_counters, METH_NOARGS, "The lane's counters by name, totals since it was opened."},
     {NULL, NULL, 0, NULL},

@@ -59,15 +59,16 @@ static inline void ring_append(struct ring_lane *lane, uint32_t slot, const char
     ring_bell(lane);
 }
 
-/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message behind it. `waited_ns` is how
- * long it stood in line after it was taken. */
+/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message behind it. `started_ns` is when
+ * its turn came (CLOCK_MONOTONIC), 0 when it never did: until then it waited, from the moment that it was taken. */
 static inline void ring_finish_prompt(struct ring_lane *lane, uint32_t slot, uint16_t status, uint16_t flags,
-                                      const char *message, uint32_t length, uint64_t waited_ns)
+                                      const char *message, uint32_t length, uint64_t started_ns)
 {
     struct ring_stream *stream = &lane->streams[slot];
-    uint64_t model_ns = ring_now() - stream->taken_ns;
-    waited_ns = waited_ns < model_ns ? waited_ns : model_ns;
-    model_ns -= waited_ns;
+    uint64_t now = ring_now();
+    if (started_ns < stream->taken_ns || started_ns > now)
+        started_ns = now;
+    uint64_t waited_ns = started_ns - stream->taken_ns, model_ns = now - started_ns;
     lane->counters[RING_QUEUE_NS] += waited_ns;
     memcpy(ring_reply(lane, slot) + stream->text, message, length);
     lane->counters[RING_MODEL_NS] += model_ns;

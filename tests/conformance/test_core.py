@@ -672,20 +672,22 @@ def test_text_grows_with_one_more_outstanding_at_most(heap):
 
 def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
     h = heap(prompt_spec())
-    prompt(h, 0, b"go")
-    h.lane.drain(8)
-    h.lane.begin_prompts()
-    time.sleep(0.02)
-    h.lane.finish_prompt(0, Status.OK, 0, b"", 15_000_000)
-    prompt(h, 1, b"go")
-    h.lane.drain(8)
-    h.lane.begin_prompts()
-    h.lane.finish_prompt(1, Status.OK, 0, b"", 2**63)  # more than there was
-    first, second = h.taken()
-    assert first["queue_ns"] == 15_000_000
-    assert first["model_ns"] >= 5_000_000
-    assert second["queue_ns"] < 2**62
-    assert second["model_ns"] == 0
+    moments = []
+    for slot, started in enumerate(("between", "never", "in the future")):
+        prompt(h, slot, b"go")
+        h.lane.drain(8)
+        before = time.monotonic_ns()
+        h.lane.begin_prompts()
+        begun = time.monotonic_ns()
+        h.lane.finish_prompt(slot, Status.OK, 0, b"", {"between": begun, "never": 0, "in the future": 2**63}[started])
+        moments.append((begun - before, begun, time.monotonic_ns()))
+    first, *others = h.taken()
+    waited, begun, finished = moments[0]
+    assert first["queue_ns"] >= waited
+    assert first["model_ns"] <= finished - begun
+    for done in others:  # it never had its turn: all of it was waiting
+        assert done["model_ns"] == 0
+        assert 0 < done["queue_ns"] < 60 * 10**9
 
 
 def test_an_errors_message_stands_behind_the_text(heap):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -13,6 +14,7 @@ from client import Client, connect, hung_up
 from conftest import ROOT, ended, until
 
 from shm_server.layout import Op, Status
+from shm_server.listener import Listener
 
 # Every transport and a generator's process; the model forks at its first picture, as argv[3] says. The child
 # lives until the file argv[2] is there, where it does not return to the server's code.
@@ -117,6 +119,24 @@ def test_a_child_of_the_model_keeps_no_socket_and_no_lock(start, forking, tmp_pa
         other.submit(0)
         assert other.wait()["status"] == Status.OK
     os.kill(child, 0)  # it lived all the while
+
+
+def test_a_child_keeps_no_connection_that_was_being_accepted_when_it_was_forked(tmp_path):
+    listener = Listener(tmp_path / "sock")
+    listener.listen()
+    client = connect(tmp_path / "sock")
+    listener.socket.setblocking(True)
+    accepted, _ = listener.socket.accept()  # and nobody was told yet
+    child = os.fork()
+    if not child:
+        time.sleep(1000)
+    try:
+        accepted.close()
+        listener.close()
+        assert hung_up(client)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("way", ["return", "exit"])
