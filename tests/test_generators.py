@@ -227,7 +227,7 @@ def test_an_unknown_engine_is_told_with_those_there_are():
 
 @pytest.mark.parametrize(
     ("engine", "library", "extra"),
-    [("openai", "openai", "openai"), ("tiny", "jax", "gemma"), ("gemma", "jax", "gemma")],
+    [("openai", "openai", "openai"), ("tiny", "jax", "gemma"), ("gemma", "sentencepiece", "gemma")],
 )
 def test_a_library_that_is_not_installed_is_told_with_the_extra_that_brings_it(engine, library, extra):
     program = f"""

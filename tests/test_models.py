@@ -249,9 +249,19 @@ def test_jax_agrees_and_lets_go_of_its_pixels_and_keeps_keras_to_itself(tmp_path
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_loading_says_nothing_on_stderr():
-    done = python("from shm_server.models import load_classifier; print(load_classifier('tensorflow').name)")
-    assert (done.stdout, done.stderr) == ("cifar10-cnn on TensorFlow\n", "")
+LOADED = """
+import sys
+from shm_server.models import load_classifier
+from shm_server.models.lean import UNUSED
+print(load_classifier("tensorflow").name)
+print({*UNUSED, "jax"} & set(sys.modules))
+import matplotlib, pandas
+"""
+
+
+def test_loading_says_nothing_on_stderr_and_imports_nothing_that_serving_has_no_use_for():
+    done = python(LOADED)
+    assert (done.stdout, done.stderr) == ("cifar10-cnn on TensorFlow\nset()\n", "")
 
 
 NO_FRAMEWORKS = """

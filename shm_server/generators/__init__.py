@@ -157,13 +157,13 @@ def load_generator(engine: str = "tiny", **options: Any) -> Generator:
         raise ModelError(f'unknown generator "{engine}": there are {", ".join(ENGINES)}')
     name, extra = ENGINES[engine]
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
+        generator = importlib.import_module(f"{__name__}.{name}").load(**options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(__name__.partition(".")[0]):
             raise
         advice = f'pip install "shm-server[{extra}]"'
         raise ModelError(f'generator "{engine}" needs {error.name}: {advice}') from error
-    return _named(module.load(**options))
+    return _named(generator)
 
 
 def _named(generator: Generator) -> Generator:

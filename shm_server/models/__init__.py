@@ -78,6 +78,8 @@ def load_classifier(engine: str, path: Path | str | None = None, *, threads: int
     """
     if engine not in ENGINES:
         raise ModelError(f'unknown engine "{engine}": there are {", ".join(ENGINES)}')
+    if path is not None and not Path(path).is_file():  # said before a framework takes seconds to load
+        raise ModelError(f"{path}: no such model file")
     try:
         module = importlib.import_module(f"{__name__}.{engine}")
     except ModuleNotFoundError as error:

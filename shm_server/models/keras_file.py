@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from shm_server.models.card import class_names, read_card
 from shm_server.models.errors import ModelError, reason
+from shm_server.models.lean import UNUSED, without
 from shm_server.models.quiet import quiet_imports
 from shm_server.models.signature import signature_of
 from shm_server.models.trial import Trial
@@ -21,7 +22,8 @@ def import_keras(backend: str) -> ModuleType:
     """Imports Keras with `backend`.  Keras has one backend a process, chosen by its first import."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
-    with quiet_imports():
+    others = ["jax"] if backend == "tensorflow" else []
+    with quiet_imports(), without(*UNUSED, *others):
         import keras
     if keras.backend.backend() != backend:
         raise ModelError(
@@ -44,11 +46,9 @@ def open_model(path: Path, backend: str, compiled: Callable[[Callable], Callable
     """Loads the model at `path`, reads its card, and tries it; `compiled` makes a function on the backend's tensors one
     that is fast enough to be called a few times.
 
-    Raises ModelError when it is missing, unreadable, no model from 32x32 RGB pictures to scores, or its card does not
+    Raises ModelError when it is unreadable, no model from 32x32 RGB pictures to scores, or its card does not
     fit.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file")
     keras = import_keras(backend)
     try:
         with warnings.catch_warnings(action="ignore"):  # what matters of it is found out below

@@ -29,9 +29,10 @@ import numpy as np
 
 from shm_server.models.errors import ModelError
 from shm_server.models.keras_file import open_model
+from shm_server.models.lean import UNUSED, without
 from shm_server.models.quiet import quiet_imports
 
-with quiet_imports():
+with quiet_imports(), without(*UNUSED, "jax"):
     import tensorflow as tf
 
 # Bytes.  TensorFlow aborts the process when a kernel meets a tensor that is not aligned for AVX-512.
