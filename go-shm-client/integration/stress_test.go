@@ -29,7 +29,7 @@ func TestHundredsOfGoroutinesShareAFewSlotsWithEveryByteChecked(t *testing.T) {
 }
 
 func echoAll(t *testing.T, client *shm.Client, seed uint64, goroutines, total int) {
-	ctx := soon(t)
+	ctx := t.Context() // a slow machine may take its time
 	var made atomic.Int64
 	var all sync.WaitGroup
 	for g := range goroutines {
