@@ -674,12 +674,12 @@ def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
     h = heap(prompt_spec())
     moments = []
     for slot, started in enumerate(("between", "never", "in the future")):
-        prompt(h, slot, b"go")
+        prompt(h, slot % 2, b"go")
         h.lane.drain(8)
         before = time.monotonic_ns()
         h.lane.begin_prompts()
         begun = time.monotonic_ns()
-        h.lane.finish_prompt(slot, Status.OK, 0, b"", {"between": begun, "never": 0, "in the future": 2**63}[started])
+        h.lane.finish_prompt(slot % 2, Status.OK, 0, b"", {"between": begun, "never": 0, "in the future": 2**63}[started])
         moments.append((begun - before, begun, time.monotonic_ns()))
     first, *others = h.taken()
     waited, begun, finished = moments[0]
