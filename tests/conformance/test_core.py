@@ -679,7 +679,8 @@ def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
         before = time.monotonic_ns()
         h.lane.begin_prompts()
         begun = time.monotonic_ns()
-        h.lane.finish_prompt(slot % 2, Status.OK, 0, b"", {"between": begun, "never": 0, "in the future": 2**63}[started])
+        turn_came = {"between": begun, "never": 0, "in the future": 2**63}[started]
+        h.lane.finish_prompt(slot % 2, Status.OK, 0, b"", turn_came)
         moments.append((begun - before, begun, time.monotonic_ns()))
     first, *others = h.taken()
     waited, begun, finished = moments[0]
