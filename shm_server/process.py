@@ -162,7 +162,8 @@ class Stop:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile a signal calls `stop`; for a server that a program runs in its main thread.
+    """Meanwhile a signal calls `stop`, any number of times and from any thread; for a server that a program runs in its
+    main thread.
 
     A handler that the program has installed stays.
     """
@@ -172,9 +173,40 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         ours = {number: lambda *_: stop() for number in STOPPING if signal.getsignal(number) in defaults}
     _take(ours)
     try:
-        yield
+        with _also_seen_by_a_thread(frozenset(ours), stop) if ours else contextlib.nullcontext():
+            yield
     finally:
         _give_back(tuple(ours))
+
+
+@contextlib.contextmanager
+def _also_seen_by_a_thread(numbers: frozenset[int], stop: Callable[[], None]) -> Iterator[None]:
+    """Python's handlers run in the main thread, between two of its instructions. A signal that comes after it has
+    looked for one, and before it sleeps in the kernel, would wait for as long as it sleeps.
+    """
+    global _watched
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(write, False)
+    others = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if others >= 0:  # the program has a loop that signals wake
+        signal.set_wakeup_fd(others)
+
+    def watch() -> None:
+        while came := os.read(read, 1):
+            if came[0] in numbers:
+                stop()
+
+    watching, _watched = threading.Thread(target=watch, name="signals", daemon=True), others < 0
+    watching.start()
+    try:
+        yield
+    finally:
+        if others < 0:
+            signal.set_wakeup_fd(-1)
+        _watched = False
+        os.close(write)
+        watching.join()
+        os.close(read)
 
 
 def _take(handlers: dict[int, Callable]) -> None:

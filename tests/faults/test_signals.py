@@ -183,6 +183,38 @@ lib.pthread_mutex_lock(lock)  # for ever, and no signal interrupts it
         assert process.returncode == 0
 
 
+FUTEX = {"x86_64": "202", "aarch64": "98"}  # the number of the system call
+
+
+def test_a_server_in_a_program_of_ones_own_obeys_too_while_the_main_thread_is_in_c():
+    """Also between its last look for signals and its sleep in epoll, which is a moment that no test can hit."""
+    program = """
+import ctypes, os, signal
+from shm_server import process
+lock, lib = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+lib.pthread_mutex_lock(lock)
+with process.stopped_by_signals(lambda: print("stopped", flush=True)):
+    pass
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+assert signal.set_wakeup_fd(-1) == -1
+with process.stopped_by_signals(lambda: lib.pthread_mutex_unlock(lock)):
+    child = os.fork()
+    while not child:
+        signal.pause()
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM  # and that was the child's
+    print("in C", flush=True)
+    lib.pthread_mutex_lock(lock)
+print("went on", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "in C\n"
+        until(lambda: Path(f"/proc/{process.pid}/syscall").read_text().split()[0] == FUTEX[os.uname().machine])
+        process.terminate()
+        assert process.communicate(timeout=60)[0] == "went on\n"
+        assert process.returncode == 0
+
+
 def test_a_signal_to_a_child_that_was_just_forked_ends_it_and_not_the_server():
     program = """
 import os, signal
