@@ -23,8 +23,8 @@ def close_in_child(close: MethodType) -> None:
     _closing[close.__self__] = close.__func__
 
 
-def let_go(listener: object) -> None:
-    """In a forked child: let go of the listening socket at the address `listener` and of every connection to it.
+def let_go(address: object) -> None:
+    """In a forked child: let go of the socket that listens at `address`, as `getsockname` has it, and its connections.
 
     Found by their local address among the descriptors: a connection that another thread was accepting at the moment of
     the fork stands in nobody's table yet, and libraries keep theirs where we cannot see them. /dev/null takes their
@@ -32,7 +32,7 @@ def let_go(listener: object) -> None:
     """
     with open(os.devnull, "r+b", buffering=0) as nothing:
         for fd in map(int, os.listdir("/proc/self/fd")):
-            if _local_address(fd) == listener:
+            if _local_address(fd) == address:
                 os.dup2(nothing.fileno(), fd, inheritable=False)
 
 

@@ -91,11 +91,7 @@ class Stop:
 
     def install(self) -> None:
         """Take the signals. Call it in the main thread."""
-        global _watched
-        read, write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        _watched = True
+        read, _ = _noted_signals()
         _take({number: lambda number, _: self._obey(number) for number in STOPPING})
         threading.Thread(target=self._watch, args=(read,), name="signals", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
@@ -173,40 +169,57 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         ours = {number: lambda *_: stop() for number in STOPPING if signal.getsignal(number) in defaults}
     _take(ours)
     try:
-        with _also_seen_by_a_thread(frozenset(ours), stop) if ours else contextlib.nullcontext():
+        with _also_seen_by_a_thread(stop) if ours else contextlib.nullcontext():
             yield
     finally:
         _give_back(tuple(ours))
 
 
 @contextlib.contextmanager
-def _also_seen_by_a_thread(numbers: frozenset[int], stop: Callable[[], None]) -> Iterator[None]:
+def _also_seen_by_a_thread(stop: Callable[[], None]) -> Iterator[None]:
     """Python's handlers run in the main thread, between two of its instructions. A signal that comes after it has
     looked for one, and before it sleeps in the kernel, would wait for as long as it sleeps.
     """
-    global _watched
-    read, write = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(write, False)
-    others = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    others = signal.set_wakeup_fd(-1)
     if others >= 0:  # the program has a loop that signals wake
         signal.set_wakeup_fd(others)
+        yield
+        return
+    read, write = _noted_signals()
 
     def watch() -> None:
-        while came := os.read(read, 1):
-            if came[0] in numbers:
+        while number := os.read(read, 1)[0]:
+            if number in _replaced:
                 stop()
 
-    watching, _watched = threading.Thread(target=watch, name="signals", daemon=True), others < 0
+    watching = threading.Thread(target=watch, name="signals", daemon=True)
     watching.start()
     try:
         yield
     finally:
-        if others < 0:
-            signal.set_wakeup_fd(-1)
-        _watched = False
-        os.close(write)
-        watching.join()
+        _note_no_signals()
+        if watching.is_alive():  # it is not in a model's child, which comes back here too
+            os.write(write, bytes(1))  # no signal: the end. The file has none while such a child holds it open
+            watching.join()
         os.close(read)
+        os.close(write)
+
+
+def _noted_signals() -> tuple[int, int]:
+    """A pipe into which the number of each signal is written when it comes, whatever the main thread does."""
+    global _watched
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    _watched = True
+    return read, write
+
+
+def _note_no_signals() -> None:
+    global _watched
+    if _watched:
+        signal.set_wakeup_fd(-1)
+        _watched = False
 
 
 def _take(handlers: dict[int, Callable]) -> None:
@@ -225,8 +238,7 @@ def _give_back(numbers: tuple[int, ...]) -> None:
 
 def _forget() -> None:
     """Signals do again what they did."""
-    if _watched:
-        signal.set_wakeup_fd(-1)
+    _note_no_signals()
     _give_back(tuple(_replaced))
 
 
