@@ -107,7 +107,7 @@ def test_a_go_client_whose_server_is_killed_says_so(start, shm_client):
         until(lambda: server.mappings() > 0)
         time.sleep(0.3)
         server.process.kill()
-        assert client.wait(30) == 1
+        assert client.wait(300) == 1
         (said,) = client.stderr.read().splitlines()
     assert "server" in said
     assert "gone" in said

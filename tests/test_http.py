@@ -180,6 +180,7 @@ def test_a_model_that_raises_is_a_500_with_its_message_and_the_server_goes_on(we
     assert status == 500
     assert answer["error"].startswith("ValueError: a black picture éé")
     assert call("POST", "/classify", BRIGHT, RAW)[1]["label"] == "bright"
+    call.server.wait_for("Traceback")
     assert call.server.log.count("Traceback") == 1
 
 
@@ -324,12 +325,12 @@ def test_a_server_out_of_descriptors_lives_on(web):
 
 def test_connections_on_which_nothing_is_said_keep_no_thread_from_others(web):
     call = web("none")
-    silent = [socket.create_connection(("127.0.0.1", call.port)) for _ in range(3 * transport.THREADS)]
-    call.connection.timeout = 3  # less than the 5 s that gunicorn would wait for each of the silent
+    silent = [socket.create_connection(("127.0.0.1", call.port)) for _ in range(30 * transport.THREADS)]
+    call.connection.timeout = 60  # gunicorn would wait 5 s for each of the silent: 150 s
     assert call("GET", "/healthz")[0] == 200
     for sock in silent:  # and they are served when they speak
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        sock.settimeout(10)
+        sock.settimeout(60)
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
         sock.close()
 

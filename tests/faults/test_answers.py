@@ -109,6 +109,9 @@ def test_the_last_slots_are_not_read_beyond_their_end(busy):
 def test_images_of_several_sessions_run_as_one_batch(busy):
     path = busy.server.socket
     with Client(path) as first, Client(path) as second, Client(path) as third:
+        for client in (second, third):  # one that was answered is among those that are looked at
+            client.submit(0)
+            client.wait()
         busy.enter(first)
         for client, level in ((first, 255), (second, 0), (third, 255)):
             client.slots[7] = level

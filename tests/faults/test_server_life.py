@@ -323,9 +323,9 @@ def test_a_read_only_tmp_is_no_obstacle_or_one_line(start, tmp_path):
     folder = Path("/dev/shm") / f"test-{os.getpid()}"  # pytest's own lies in /tmp
     folder.mkdir()
     try:
-        # As it is, but read-only: this checkout may lie in it.
+        # As it is, but read-only.
         mount = " && ".join(f"mount --bind {d} {d} && mount -o remount,bind,ro {d}" for d in ("/tmp", "/var/tmp"))
-        mount += ' && exec "$@"'
+        mount += f' && cd {folder} && exec "$@"'  # where files may be made: this checkout may lie in /tmp
         prefix = ("unshare", "-m", "sh", "-c", mount, "sh")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
