@@ -227,7 +227,7 @@ def main() -> int:
         parser.add_argument(name, type=json.loads)
     args = parser.parse_args()
     logs.configure(**args.log)
-    for name in ("absl", "jax"):  # which accelerators there are not
+    for name in ("absl", "jax", "matplotlib"):  # which accelerators there are not, which fonts there are
         logging.getLogger(name).setLevel(logging.ERROR)
     pipe = socket.socket(fileno=args.fd)
     options = json.loads(pipe.recv(handoff.MAX_MESSAGE))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -157,6 +158,14 @@ def smollm2():
 def echo_server(start):
     """A server without a model, which says so when asked to classify."""
     return start("--engine", "none")
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that other users reach; pytest's own is closed to them, each time that somebody runs pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 def until(condition, seconds: float = 300.0) -> None:

@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 from pathlib import Path
@@ -250,14 +249,6 @@ def connect_as_nobody(path: Path) -> list:
     process.join()
     assert process.exitcode == 0
     return answer.get()
-
-
-@pytest.fixture
-def open_folder():
-    """A folder that other users reach; pytest's own is closed to them, each time that somebody runs pytest."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 @needs_root

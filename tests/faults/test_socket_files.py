@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -208,14 +207,6 @@ def test_the_default_is_the_users_own_folder_where_there_is_one(tmp_path, monkey
         assert default_socket() == path
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert default_socket() == "/tmp/shm-server.sock"
-
-
-@pytest.fixture
-def open_folder():
-    """A folder that other users reach; pytest's own is closed to them, each time that somebody runs pytest."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 def as_nobody(path: Path) -> str:
