@@ -3,6 +3,7 @@
 Slow, and without a fence (x86 forgives that here: a system call stands between its stores and the server's looks).
 """
 
+import contextlib
 import mmap
 import os
 import socket
@@ -119,8 +120,12 @@ class Client:
         return self.tail - 1
 
     def ring(self) -> None:
-        """Ring whether or not the server sleeps: harmless, and no fence is needed."""
-        self.sock.send(bytes([layout.BELL]))
+        """Ring whether or not the server sleeps: harmless, and no fence is needed.
+
+        A server that was awake may have seen what is wrong and hung up already: then its reason waits to be read.
+        """
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.sock.send(bytes([layout.BELL]))
 
     def wait(self, seconds: float = 60.0) -> np.ndarray:
         """The next completion, copied. TimeoutError, or EOFError when the session ends first."""

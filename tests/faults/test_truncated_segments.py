@@ -52,8 +52,7 @@ class Neighbour(Client):
 
 def truncate(client: Client, size: int) -> None:
     os.ftruncate(client.fd, size)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it was awake, saw it and hung up already
-        client.ring()
+    client.ring()
 
 
 def area(client: Client, name: str) -> int:
