@@ -19,9 +19,12 @@ from first_start import compiled, first_start  # noqa: F401 -- fixtures
 ROOT = Path(__file__).resolve().parents[1]
 STUB = ROOT / "tests" / "stub_server.py"
 
-# A script's shell has what it runs in the background ignore SIGINT, and every server that we start would do so too.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script's shell has what it runs in the background ignore SIGINT, and nohup SIGHUP: every server that we start would
+# do so too.
+if threading.current_thread() is threading.main_thread():
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 SMOLLM2 = """
 import sys, xllamacpp
