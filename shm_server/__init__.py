@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .listener import SocketInUse, default_socket
     from .models import Classifier, load_classifier
+    from .models.function import model
     from .server import Server
 
     __version__: str
@@ -30,8 +31,9 @@ _MODULES = {
     "SocketInUse": "listener",
     "default_socket": "listener",
     "load_classifier": "models",
+    "model": "models.function",
 }
-__all__ = ["Classifier", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier"]
+__all__ = ["Classifier", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier", "model"]
 
 
 def __getattr__(name: str) -> object:
