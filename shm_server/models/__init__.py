@@ -8,6 +8,15 @@
 Models see arrays and know nothing of transports.  An engine is one module of this package with a
 function `load(path, *, threads) -> Classifier`, and one line in ENGINES; its framework is imported
 only when it is loaded.  A model of one's own needs no engine: any object that is a Classifier will do.
+
+Beside them stands what will take their place: models of any tensors, of which a file, a function or a class makes one.
+
+    model = load("minilm.onnx")                            # engines/; its card is minilm.toml
+    trial(model)
+    outputs = model.signature.empty(model.signature.outputs, len(ids))
+    model.run({"ids": ids}, outputs)
+
+They are described by tensor.py and protocol.py, and read from sources as a command names them by source.py.
 """
 
 from __future__ import annotations
@@ -21,10 +30,26 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from shm_server.models import probes
+from shm_server.models.checking import trial
+from shm_server.models.engines import load
 from shm_server.models.errors import ModelError, reason
 from shm_server.models.outputs import HALF_TOLERANCE, spread, sum_to_one
+from shm_server.models.protocol import Model
+from shm_server.models.tensor import Signature, Tensor
 
-__all__ = ["ENGINES", "INPUT_SHAPE", "Classifier", "ModelError", "load_classifier", "warm_up"]
+__all__ = [
+    "ENGINES",
+    "INPUT_SHAPE",
+    "Classifier",
+    "Model",
+    "ModelError",
+    "Signature",
+    "Tensor",
+    "load",
+    "load_classifier",
+    "trial",
+    "warm_up",
+]
 
 # Every engine's module in this package, which is also the extra that installs what it needs, and the
 # name of its framework.
