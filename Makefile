@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-loaded lint cross test-python test-go beside-python bench bench-quick bench-publish layout clean
+.PHONY: help demo test test-loaded test-torch lint cross test-python test-go beside-python bench bench-quick bench-publish layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -26,6 +26,7 @@ CROSS := darwin/arm64 linux/arm64 windows/amd64 freebsd/amd64 linux/386 linux/ar
 help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make test-loaded    all tests five times beside busy loops, and once under stress-ng"
+	@echo "make test-torch     the tests of .pt2 files, in an environment of their own: PyPI's torch is gigabytes"
 	@echo "make lint    ruff, gofmt, go vet, the generated constants"
 	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
@@ -108,6 +109,14 @@ test-go: $(VENV)/.test
 test-loaded:
 	tools/beside_load.py --runs 5 $(MAKE) test
 	tools/beside_load.py --runs 1 --stress $(MAKE) test
+
+# PyPI's torch for Linux brings a GPU stack, so it has an environment of its own and no part in `make test`.
+TORCH := build/torch
+test-torch:
+	@echo "== PyTorch in $(TORCH), and the tests of .pt2 files"
+	python3 -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -e '.[torch]' pytest pytest-timeout
+	$(TORCH)/bin/python -m pytest tests/models/test_torch.py
 
 bench: $(VENV)/.bench
 	GO=$(GO) $(PY) -m bench.run
