@@ -62,7 +62,7 @@ ALLOWED = {
     | {"tcp", "uds"},
     "commands": {"listener", "logs", "models", "options", "process", "serve", "train"},
 }
-FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch"}
+FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch", "onnxruntime", "ai_edge_litert"}
 
 
 def modules(path: Path) -> list[Path]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import ml_dtypes
 import numpy as np
@@ -185,7 +184,7 @@ class Signature:
     def _check_bounds(self) -> None:
         if not isinstance(self.bounds, Mapping):
             raise ModelError(f"bounds: expected a mapping such as {{'tokens': 128}}, got {self.bounds!r}")
-        object.__setattr__(self, "bounds", MappingProxyType(dict(self.bounds)))
+        object.__setattr__(self, "bounds", dict(self.bounds))
         symbols = set().union(*(tensor.symbols for tensor in (*self.inputs, *self.outputs)))
         if len(symbols) > 1:
             raise ModelError(f"expected one symbolic dimension at most, got {', '.join(sorted(symbols))}")

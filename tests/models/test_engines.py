@@ -1,9 +1,15 @@
 """Which engine opens what."""
 
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
 import pytest
 from conftest import ROOT
 
-from shm_server.models import ModelError, engines, load
+from shm_server.models import ModelError, engines, load, trial
+from shm_server.models.graph import Found
 
 
 @pytest.fixture
@@ -112,3 +118,38 @@ def test_a_framework_that_is_there_and_does_not_import_is_no_missing_one(file, m
     monkeypatch.setattr(engines.engine("torch"), "open", raising)
     with pytest.raises(ModelError, match=r"torch is installed and can not be imported: libcudart.so.13"):
         load(file("m.pt2"))
+
+
+def test_no_framework_is_imported_before_a_file_is_opened():
+    script = """
+import sys
+from shm_server.models import engines
+names = {engines.engine(name).FRAMEWORK for name in engines.ENGINES} | {"keras"}
+assert [engines.installed(name) in (True, False) for name in engines.ENGINES]
+assert not names & set(sys.modules), names & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_another_engine_is_one_module_and_one_name(tmp_path, monkeypatch):
+    """What CONTRIBUTING.md says: here it multiplies by the matrix of a `.npy` file."""
+
+    def open_matrix(path, *, threads):
+        matrix = np.load(path)
+        return SimpleNamespace(
+            platform="numpy_npy",
+            inputs=[Found("x", "FP32", (None, len(matrix)))],
+            call=lambda inputs, outputs=None: {"y": inputs["x"] @ matrix},
+        )
+
+    module = ModuleType("shm_server.models.engines.matrix")
+    module.FRAMEWORK, module.EXTRA, module.OPENS, module.open = "numpy", "matrix", (".npy",), open_matrix
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(engines, "ENGINES", (*engines.ENGINES, "matrix"))
+    np.save(tmp_path / "double.npy", 2 * np.eye(3, dtype=np.float32))
+    model = load(tmp_path / "double.npy")
+    trial(model)
+    assert (model.name, model.platform) == ("double", "numpy_npy")
+    outputs = model.signature.empty(model.signature.outputs, 2)
+    model.run({"x": np.ones((2, 3), np.float32)}, outputs)
+    assert outputs["y"].tolist() == [[2, 2, 2]] * 2

@@ -240,7 +240,6 @@ def test_jax_answers_as_tensorflow_does(saved):
     np.save(paths[0].with_name("expected.npy"), np.array(expected, object))
     script = """
 import sys
-sys.path.insert(0, "tests/models")
 import numpy as np
 from pathlib import Path
 from shm_server.models import load, trial

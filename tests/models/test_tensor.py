@@ -1,6 +1,7 @@
 """Tensors, signatures and their JSON."""
 
 import json
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -105,6 +106,19 @@ def test_labels_are_for_the_last_dimension_or_for_all_numbers(labels):
 def test_what_is_no_signature_is_refused(arguments, message):
     with pytest.raises(ModelError, match=message):
         Signature(*arguments)
+
+
+def test_a_signature_can_be_copied_and_sent():
+    assert pickle.loads(pickle.dumps(encoder())) == encoder()
+    assert hash(encoder()) == hash(encoder())
+    assert encoder(8) != encoder(9)
+
+
+def test_a_signature_does_not_change_with_what_it_was_made_of():
+    bounds = {"tokens": 8}
+    signature = Signature((IDS,), (Y,), bounds)
+    bounds["tokens"] = 9
+    assert signature.bound == 8
 
 
 def test_inputs_and_outputs_may_share_a_name():
