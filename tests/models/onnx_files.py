@@ -145,6 +145,22 @@ def no_batch() -> onnx.ModelProto:
     )
 
 
+def growing() -> onnx.ModelProto:
+    """The first columns of x: two, and as many more as its largest number."""
+    return model(
+        [
+            ("ReduceMax", ("x",), ("most",), {"keepdims": 0}),
+            ("Cast", ("most",), ("more",), {"to": TensorProto.INT64}),
+            ("Add", ("more", "two"), ("end",), {}),
+            ("Unsqueeze", ("end", "zero"), ("ends",), {}),
+            ("Slice", ("x", "zero", "ends", "columns"), ("y",), {}),
+        ],
+        {"x": (TensorProto.FLOAT, ("n", 4))},
+        {"y": (TensorProto.FLOAT, ("n", "some"))},
+        {"two": np.array(2), "zero": np.array([0]), "columns": np.array([1])},
+    )
+
+
 def nonzero() -> onnx.ModelProto:
     """As many outputs as there are numbers in x that are not 0."""
     return model(

@@ -143,7 +143,7 @@ def test_an_open_dimension_may_be_closed_by_the_card(tmp_path, engine):
     assert load(path, engine).signature.outputs[0].shape == (5, 16, 24)
 
 
-def test_a_mask_that_is_larger_than_its_picture_is_written_in_place(tmp_path, engine):
+def test_a_mask_that_is_larger_than_its_picture_is_served(tmp_path, engine):
     model = load(write(tmp_path / "segment.onnx", onnx_files.segmentation()), engine)
     trial(model)
     (pixels,), (mask,) = model.signature.inputs, model.signature.outputs
@@ -153,6 +153,15 @@ def test_a_mask_that_is_larger_than_its_picture_is_written_in_place(tmp_path, en
     result = run(model, 2, pixels=values)["mask"]
     np.testing.assert_array_equal(result[:, :, ::2, ::2], result[:, :, 1::2, 1::2])
     assert result.std() > 0.1
+
+
+def test_outputs_are_written_where_the_caller_has_them(tmp_path):
+    graph = engines.engine("onnxruntime").open(write(tmp_path / "linear.onnx", onnx_files.linear()), threads=1)
+    x, wide = np.ones((2, 4), np.float32), np.zeros((2, 64), np.float32)
+    y = np.zeros((2, 3), np.float32)
+    assert graph.call({"x": x}, {"y": y})["y"] is y
+    assert graph.call({"x": x}, {"y": wide[:, :3]})["y"] is not y, "rows at a distance are filled by whoever calls"
+    np.testing.assert_allclose(y, x @ onnx_files.weights(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
@@ -200,6 +209,17 @@ def test_an_output_without_the_batch_is_refused(tmp_path, engine):
 def test_an_output_as_long_as_its_numbers_are_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"output 'y': expected 2 rows for x \(2, 3\), got shape \(0, 2\)"):
         load(write(tmp_path / "nonzero.onnx", onnx_files.nonzero()), "onnxruntime")
+
+
+def test_another_shape_for_other_numbers_is_that_batch_error_and_written_nowhere(tmp_path, engine, capfd):
+    model = load(write(tmp_path / "growing.onnx", onnx_files.growing()), engine)
+    x, y = np.ones((2, 4), np.float32), np.full((2, 2), 7, np.float32)
+    with pytest.raises(ModelError, match=r"output 'y': expected FP32 \(2, 2\), got FP32 \(2, 3\)"):
+        model.run({"x": x}, {"y": y})
+    assert (y == 7).all()
+    model.run({"x": 0 * x}, {"y": y})
+    assert (y == 0).all()
+    assert not capfd.readouterr().err, "a caller fills no log"
 
 
 def test_an_encoder_without_a_mask_does_not_pass_its_trial(tmp_path, engine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def open(path: Path, *, threads: int) -> OnnxGraph:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised: a caller could fill a log with it
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
     )  # cores are the callers' between two batches
@@ -68,18 +69,26 @@ class OnnxGraph:
     def call(self, inputs: Arrays, outputs: Arrays | None = None) -> Arrays:
         """See `Graph.call`."""
         inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        written = outputs or {}
-        written = {name: array for name, array in written.items() if array.flags.c_contiguous}
-        key = (*_places(inputs), *_places(written))
-        binding = self._bindings.get(key) or self._bind(key, inputs, written)
+        if outputs and all(array.flags.c_contiguous for array in outputs.values()):
+            try:
+                self._session.run_with_iobinding(self._kept(inputs, outputs))
+                return outputs
+            except Exception:
+                pass  # of another shape than declared? Its own memory takes any, else this raises again
+        binding = self._bind(inputs, {})
         self._session.run_with_iobinding(binding)
-        if len(written) == len(self._outputs):
-            return written
-        values = zip(self._outputs, binding.get_outputs(), strict=True)
-        return {name: written[name] if name in written else _array(value) for name, value in values}
+        return dict(zip(self._outputs, map(_array, binding.get_outputs()), strict=True))
 
-    def _bind(self, key: tuple, inputs: Arrays, outputs: Arrays):
+    def _kept(self, inputs: Arrays, outputs: Arrays):
         """A binding is of addresses and keeps no memory alive, so it serves whatever rows are there later."""
+        key = (*_places(inputs), *_places(outputs))
+        if key not in self._bindings:
+            if len(self._bindings) == MAX_BINDINGS:
+                self._bindings.clear()
+            self._bindings[key] = self._bind(inputs, outputs)
+        return self._bindings[key]
+
+    def _bind(self, inputs: Arrays, outputs: Arrays):
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, _element(array), array.shape, array.ctypes.data)
@@ -89,9 +98,6 @@ class OnnxGraph:
                 binding.bind_output(name, "cpu", 0, _element(array), array.shape, array.ctypes.data)
             else:
                 binding.bind_output(name, "cpu")
-        if len(self._bindings) == MAX_BINDINGS:
-            self._bindings.clear()
-        self._bindings[key] = binding
         return binding
 
 
@@ -106,8 +112,6 @@ def _element(array: np.ndarray) -> object:
 def _array(value) -> np.ndarray:
     """Of a result of ONNX Runtime's own memory; it has bfloat16 as no NumPy array, so the bits are taken."""
     if value.element_type() == _ELEMENTS[DATATYPES["BF16"]]:
-        import ctypes
-
         bits = (ctypes.c_uint16 * int(np.prod(value.shape()))).from_address(value.data_ptr())
         return np.frombuffer(bits, DATATYPES["BF16"]).reshape(value.shape()).copy()
     return value.numpy()
