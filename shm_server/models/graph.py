@@ -55,8 +55,11 @@ class Graph(Protocol):
 
 
 def fixed_batch(graph: Graph) -> bool:
-    """Whether the file takes one row at a time.  Raises ModelError where its first dimensions are no batch."""
-    sizes = set()
+    """Whether the file takes one row at a time, in one of its inputs at least.
+
+    Raises ModelError where its first dimensions are no batch.
+    """
+    sizes = []
     for found in graph.inputs:
         if not found.shape:
             raise ModelError(f"input {found.name!r}: expected the batch as its first dimension, got a scalar")
@@ -66,8 +69,8 @@ def fixed_batch(graph: Graph) -> bool:
                 f"input {found.name!r}: expected an open batch, or one of 1, as its first dimension, got shape "
                 f"{_shown(found.shape)}: export it with a dynamic batch"
             )
-        sizes.add(size == 1)
-    return sizes == {True}
+        sizes.append(size)
+    return 1 in sizes
 
 
 def signature_of(graph: Graph, card: Card) -> Signature:
@@ -90,8 +93,10 @@ def signature_of(graph: Graph, card: Card) -> Signature:
     _check_names("outputs", card.labels, list(runs[0]))
     outputs = []
     for name, (datatype, first) in runs[0].items():
-        others = [first if len(runs) == 1 else runs[1][name][1]]
-        shape = tuple(_dimension(name, sizes, extents, symbol) for sizes in zip(first, *others, strict=True))
+        last = runs[-1][name][1]
+        if len(first) != len(last):
+            raise ModelError(f"output {name!r}: expected as many dimensions for any {symbol!r}, got {first} and {last}")
+        shape = tuple(_dimension(name, sizes, extents, symbol) for sizes in zip(first, last, strict=True))
         outputs.append(Tensor(name, datatype, shape, card.labels.get(name, ())))
     return Signature(inputs, tuple(outputs), card.bounds)
 
@@ -100,8 +105,8 @@ def _row(found: Found, card: Card, symbol: str | None) -> tuple[int | str, ...]:
     """The shape of a row of an input: the file's, where it is open the card's."""
     row, said = found.shape[1:], card.inputs[found.name].shape if found.name in card.inputs else None
     if said is not None:
-        fits = len(said) == len(row) and all(not isinstance(have, int) or have == want for have, want in zip(row, said))  # noqa: B905
-        if not fits:
+        pairs = zip(row, said, strict=False)
+        if len(said) != len(row) or any(isinstance(have, int) and have != want for have, want in pairs):
             raise ModelError(f"input {found.name!r}: {card.path} says shape {_shown(said)}, the file has {_shown(row)}")
         return said
     if row.count(None) > 1:

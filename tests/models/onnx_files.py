@@ -45,6 +45,15 @@ def linear(batch: int | str = "n") -> onnx.ModelProto:
     )
 
 
+def scaled() -> onnx.ModelProto:
+    """y = x * scale, both of a row; `scale` was exported for one row."""
+    return model(
+        [("Mul", ("x", "scale"), ("y",), {})],
+        {"x": (TensorProto.FLOAT, ("n", 4)), "scale": (TensorProto.FLOAT, (1, 4))},
+        {"y": (TensorProto.FLOAT, ("n", 4))},
+    )
+
+
 def weights() -> np.ndarray:
     return np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32)
 

@@ -57,6 +57,13 @@ def test_a_file_of_one_row_runs_row_by_row(tmp_path, engine):
     np.testing.assert_allclose(run(model, 5, x=x)["y"], x @ onnx_files.weights(), rtol=1e-5)
 
 
+def test_a_file_with_one_input_of_one_row_runs_row_by_row(tmp_path, engine):
+    model = load(write(tmp_path / "scaled.onnx", onnx_files.scaled()), engine)
+    trial(model)
+    x, scale = np.random.default_rng(3).random((2, 5, 4), np.float32)
+    np.testing.assert_allclose(run(model, 5, x=x, scale=scale)["y"], x * scale, rtol=1e-6)
+
+
 def test_a_file_of_four_rows_is_refused(tmp_path, engine):
     path = write(tmp_path / "four.onnx", onnx_files.linear(batch=4))
     with pytest.raises(
