@@ -52,6 +52,10 @@ class KerasNetwork:
         inputs = tensors[0] if struct is None else tree.pack_sequence_as(struct, list(tensors))
         given, _ = self._model.stateless_call(self._trainable, self._others, inputs, **self._options)
         if isinstance(given, dict):
+            if any(isinstance(value, (dict, list, tuple)) for value in given.values()):
+                raise ModelError(
+                    f"expected a dict of tensors as outputs, got one of more: {', '.join(map(str, given))}"
+                )
             self.outputs = list(given)
             return list(given.values())
         given = tree.flatten(given)

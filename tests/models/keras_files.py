@@ -76,6 +76,19 @@ def half() -> keras.Model:
 
 
 @seeded
+def siblings() -> keras.Model:
+    """Two outputs of one layer, which bear one name."""
+    left, right, head = keras.Input((4,), name="left"), keras.Input((4,), name="right"), layers.Dense(2, name="head")
+    return keras.Model([left, right], [head(left), head(right)])
+
+
+@seeded
+def nested() -> keras.Model:
+    x = keras.Input((4,), name="x")
+    return keras.Model(x, {"first": x, "rest": [x, x]})
+
+
+@seeded
 def statistics() -> keras.Model:
     """What no row may do: it looks at the others."""
     x = keras.Input((4,), name="x")

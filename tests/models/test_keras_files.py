@@ -93,6 +93,22 @@ def test_inputs_and_outputs_of_a_detector_keep_their_names(saved, engine, build)
         np.testing.assert_allclose(outputs[name], wanted[name].numpy(), atol=1e-5)
 
 
+def test_outputs_of_one_layer_are_numbered(saved, engine):
+    model = load(saved(keras_files.siblings), engine)
+    trial(model)
+    assert [tensor.name for tensor in model.signature.outputs] == ["head_0", "head_1"]
+    inputs = random(model, 2)
+    wanted = keras_files.siblings()([inputs["left"], inputs["right"]])
+    outputs = run(model, inputs)
+    for name, values in zip(("head_0", "head_1"), wanted, strict=True):
+        np.testing.assert_allclose(outputs[name], values.numpy(), atol=1e-5)
+
+
+def test_outputs_within_outputs_are_refused(saved):
+    with pytest.raises(ModelError, match=r"nested.keras: .*expected a dict of tensors as outputs"):
+        load(saved(keras_files.nested), "tensorflow")
+
+
 def test_a_sigmoid_head_is_served_as_it_is(saved, engine):
     model = load(saved(keras_files.sigmoid, '[outputs.p]\nlabels = ["survives"]\n'), engine)
     trial(model)

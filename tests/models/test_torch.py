@@ -40,7 +40,7 @@ class MaskedMean(torch.nn.Module):
         return (self.words(ids) * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-BATCH = torch.export.Dim("batch", min=1, max=1024)
+BATCH = torch.export.Dim("batch", max=1024)
 
 
 def exported(path, module, *args, shapes=({0: BATCH},), **kwargs):
@@ -83,7 +83,7 @@ def test_outputs_are_named_by_a_dict_or_by_their_order(tmp_path):
 
 
 def test_a_symbolic_dimension_is_bounded_by_the_card(tmp_path):
-    tokens = torch.export.Dim("tokens", min=1, max=1024)
+    tokens = torch.export.Dim("tokens", max=1024)
     ids = torch.ones(2, 8, dtype=torch.int64)
     path = exported(tmp_path / "text.pt2", MaskedMean(), ids, ids, shapes=({0: BATCH, 1: tokens},) * 2)
     with pytest.raises(ModelError, match="input 'ids': expected a bound"):
