@@ -14,13 +14,12 @@ import argparse
 import itertools
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
 
-from shm_server import Server, generator_process
-from shm_server.generator_process import GeneratorProcess
+from shm_server import Server
 from shm_server.generators import Limits, Sampling, check_prompt
+from shm_server.supervisor import Supervisor
 
 MAX_SESSIONS = 4
 
@@ -73,15 +72,7 @@ def stamp() -> str:
     return f"{time.monotonic_ns()} "
 
 
-class ScriptedProcess(GeneratorProcess):
-    program = ("-m", "bench.scripted", "process")
-
-
 def main() -> int:
-    if sys.argv[1:2] == ["process"]:  # of the prompt lane, which the server starts
-        del sys.argv[1]
-        generator_process.load_generator = lambda engine: Scripted()
-        return generator_process.main()
     parser = argparse.ArgumentParser(prog="bench.scripted")
     parser.add_argument("--socket", required=True, metavar="PATH")
     parser.add_argument("--spin", type=float, required=True, metavar="US", help="of the prompt lane; inf: always")
@@ -89,15 +80,17 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     idle = args.prompt_priority == "idle"
-    process = ScriptedProcess({"engine": "scripted"}, spin_us=args.spin, max_sessions=MAX_SESSIONS, idle=idle)
+    generator = Supervisor(
+        {"engine": "bench.scripted:Scripted"}, spin_us=args.spin, max_sessions=MAX_SESSIONS, idle=idle
+    )
     try:
-        process.wait_ready()
+        generator.wait_ready()
         # The image lane, which nobody uses, takes no core from the prompts.
-        server = Server(None, args.socket, spin_us=0, max_sessions=MAX_SESSIONS, generator=process)
+        server = Server(None, args.socket, spin_us=0, max_sessions=MAX_SESSIONS, generator=generator)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         server.run()
     finally:
-        process.stop()
+        generator.stop()
     return 0
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 
 from . import logs, options, serve, train
+from .generators import NoGenerator
 from .listener import SocketInUse
 from .models import ModelError
 from .process import Stop, words
@@ -27,7 +28,7 @@ def run(argv: list[str] | None, stop: Stop) -> int:
     except (ModelError, SocketInUse, ValueError, OSError) as error:
         logs.say(f"shm-server {args.command}: {words(error)}")
         log.debug("raised here", exc_info=True)
-        return 1
+        return 2 if isinstance(error, NoGenerator) else 1
     except Exception:
         log.exception("shm-server %s failed", args.command)
         return 1

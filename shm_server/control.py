@@ -32,7 +32,7 @@ SERVER_NAME = f"shm-server {version('shm-server')}"
 
 
 class Source(Protocol):
-    """Where clients come from: a `listener.Listener`, or a `handoff.Inbox` that another process fills."""
+    """Where clients come from: a `listener.Listener`, or a `worker.Inbox` that another process fills."""
 
     socket: socket.socket
     """Readable when `accept` has something."""
@@ -53,7 +53,7 @@ class Forward(Protocol):
     """Where clients of a kind of lane that another process serves go."""
 
     def send(self, client: socket.socket, hello: bytes) -> None:
-        """Pass a client on with its hello. Refused when that process is gone."""
+        """Pass a client on with its hello. Refused when that process takes none."""
         ...
 
 

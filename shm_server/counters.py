@@ -19,6 +19,8 @@ HELP = {
     "wakes": "Sleeps that the control thread ended",
     "views": "Model batches read in place",
     "gathers": "Model batches copied together first",
+    "worker_starts": "Starts of the process that has the generator, the first and those after a crash",
+    "worker_crashes": "Ends of that process that nobody had asked for, also while it loads again",
     "protocol_faults": "Sessions closed because the client broke the protocol",
 }
 GAUGES = {

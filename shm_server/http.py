@@ -46,7 +46,6 @@ from werkzeug.exceptions import (
 
 from . import forked, tcp
 from .describe import describe, where
-from .generator_process import GeneratorProcess
 from .generators import (
     Broken,
     GeneratorError,
@@ -61,6 +60,7 @@ from .generators import (
 from .images import CONTENT_TYPES, NAMES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 from .models import INPUT_SHAPE, Classifier
 from .scores import checked
+from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ STATUSES = {
 # -- what is answered
 
 
-def application(classifier: Classifier | None, generator: GeneratorProcess | None = None) -> Flask:
+def application(classifier: Classifier | None, generator: Supervisor | None = None) -> Flask:
     """The WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # classes stay in the model's order
@@ -240,7 +240,7 @@ class Server:
         self,
         classifier: Classifier | None,
         sock: socket.socket,
-        generator: GeneratorProcess | None = None,
+        generator: Supervisor | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._socket, self._on_failure = sock, on_failure

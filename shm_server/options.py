@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import __version__, generators, layout, listener, logs, models, server, uds
+from .generators import imported
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
 
 HTTP_PORT = 20200  # of http.py, which can only be imported with its extra
@@ -85,6 +86,13 @@ def name(text: str) -> str:
     return text
 
 
+def generator(text: str) -> str:
+    names = (*generators.ENGINES, "none")
+    if text not in names and not imported.SPEC.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is none of {', '.join(names)}, and not MODULE:ATTRIBUTE")
+    return text
+
+
 port = whole(1, 65535)
 
 # -- what there is
@@ -141,8 +149,9 @@ def serve_flags(serve: argparse.ArgumentParser) -> None:
 
 def prompt_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--generator", choices=(*generators.ENGINES, "none"),
-        help="by default the bundled tiny model, but none with --engine none")  # fmt: skip
+    add("--generator", type=generator, metavar="NAME",
+        help=f"{', '.join(generators.ENGINES)}, none, or MODULE:ATTRIBUTE, a class, a function or an instance of your "
+        "own; by default the bundled tiny model, but none with --engine none")  # fmt: skip
     add("--prompt-spin", type=spin, metavar="US", help=f"as --spin, of that process; else {server.DEFAULT_SPIN_US}")
     add("--prompt-priority", choices=("idle", "normal"),
         help="idle, the default, leaves its core to whoever else wants it, also to other programs")  # fmt: skip
@@ -195,8 +204,8 @@ def generator_options(args: argparse.Namespace) -> dict[str, object] | None:
     engine = generator_of(args)
     if engine == "none":
         return None
-    given = {option: getattr(args, flag) for option, flag in GENERATOR_FLAGS[engine].items()}
+    given = {option: getattr(args, flag) for option, flag in GENERATOR_FLAGS.get(engine, {}).items()}
     options = {option: value for option, value in given.items() if _given(value)}
-    if engine != "openai":
+    if engine in ("tiny", "gemma"):
         options["threads"] = args.model_threads
     return {"engine": engine} | options

@@ -10,11 +10,11 @@ import time
 from types import ModuleType
 
 from . import models, options, server, tcp, uds
-from .generator_process import GeneratorProcess
 from .image_lane import buckets
 from .listener import Listener
 from .process import Stop
 from .serialized import Serialized
+from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     generator = None
     if loads := options.generator_options(args):
         with stop.held():
-            generator = GeneratorProcess(
+            generator = Supervisor(
                 loads,
                 spin_us=server.DEFAULT_SPIN_US if args.prompt_spin is None else args.prompt_spin,
                 max_sessions=args.max_sessions,
@@ -97,17 +97,17 @@ def _classifier(args: argparse.Namespace) -> models.Classifier | None:
     return classifier
 
 
-def _ready(process: GeneratorProcess | None, args: argparse.Namespace) -> GeneratorProcess | None:
-    """The process once it has its model. Should the default one have none, that is said, and there are no prompts."""
+def _ready(generator: Supervisor | None, args: argparse.Namespace) -> Supervisor | None:
+    """The one whose worker has its model. Should the default have none, that is said, and there are no prompts."""
     try:
-        if process:
-            process.wait_ready()
+        if generator:
+            generator.wait_ready()
     except models.ModelError as error:
         if args.generator:
             raise
         log.warning("no prompts: %s", error)
         return None
-    return process
+    return generator
 
 
 def _optional(name: str) -> ModuleType:

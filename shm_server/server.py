@@ -6,11 +6,11 @@ import os
 
 from . import logs, process
 from .control import Control
-from .generator_process import GeneratorProcess
 from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, ImageDispatcher
 from .layout import LaneKind
 from .listener import Listener, SocketInUse, default_socket
 from .models import Classifier
+from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Server(Control):
     max_sessions  clients at a time
     allow_other_users   let peers of other users in; their segments are sealed memfds
     cpu           pin the data thread to this core
-    generator     a GeneratorProcess that is ready; None offers no prompt lane. The caller stops it
+    generator     a Supervisor that is ready; None offers no prompt lane. The caller stops it
 
     `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
     program, like the command: SIGTERM, SIGINT and SIGHUP stop it unless the program has handlers of its own, and a path
@@ -50,7 +50,7 @@ class Server(Control):
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         allow_other_users: bool = False,
         cpu: int | None = None,
-        generator: GeneratorProcess | None = None,
+        generator: Supervisor | None = None,
     ) -> None:
         process.open_standard_descriptors()
         images = ImageDispatcher(classifier, spin_us=spin_us, max_batch=max_batch, slots=slots)

@@ -1,6 +1,7 @@
 """Real servers for the tests: processes of their own, on sockets of their own."""
 
 import collections
+import contextlib
 import importlib.util
 import os
 import re
@@ -164,6 +165,22 @@ def echo_server(start):
 
 
 @pytest.fixture
+def told(tmp_path):
+    """The file that says how the generator of `site` loads; see stub_generators.told."""
+    return tmp_path / "told"
+
+
+@pytest.fixture
+def site(start, tmp_path, told):
+    """A server with a generator in a process of its own, HTTP and metrics."""
+    from parts import Site  # which imports this
+
+    stub = str(ROOT / "tests" / "stub_generators.py")
+    command = [sys.executable, stub, str(tmp_path / "sock"), "told", "0", "0"]
+    return Site(start(command=command, prefix=("env", f"STUB_TOLD={told}")))
+
+
+@pytest.fixture
 def open_folder():
     """A folder that other users reach; pytest's own is closed to them, each time that somebody runs pytest."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
@@ -177,6 +194,15 @@ def until(condition, seconds: float = 300.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.005)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, in whichever of its threads."""
+    found: list[str] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            found += Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 def ended(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """Generators that need no framework, for tests: the prompt says what to do. See `Script`.
 
-Run as a program this is the generator's process of a server whose engine is "computing" or "waiting" (concurrent).
+A server has them as `stub_generators:computing`, or what else stands under "what a server loads". Run as a program
+this is such a server: stub_generators.py SOCKET NAME [HTTP_PORT [METRICS_PORT]].
 """
 
 import os
@@ -8,10 +9,11 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
-from shm_server import Server, generator_process, generators, logs, tcp
-from shm_server.generator_process import GeneratorProcess
+from shm_server import Server, generators, logs, tcp
 from shm_server.generators import Limits, Sampling
+from shm_server.supervisor import Backoff, Supervisor
 
 
 class Unspeakable(Exception):
@@ -38,9 +40,10 @@ ERRORS = [number for number, each in enumerate(HOSTILE) if isinstance(each, Base
 
 class Script:
     """Follows a prompt's words, one a step: `say:TEXT`, `sleep:SECONDS`, `await:FILE` and `until:FILE` until it exists,
-    the former within one step, the latter step by step, `fail:KIND`, `hang` until it is closed, `bug`, `repeat` says
-    "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the sampling. `raise:N` raises and
-    `give:N` returns what HOSTILE has; `close:N` and a prompt `start:N` raise it in `close` and in `start`.
+    the former within one step, the latter step by step, `fail:KIND`, `hang` until it is closed, `bug`, `die`,
+    `fork:FILE`, `repeat` says "." for each sampling step. A prompt `start-bug` raises in `start`. `params` says the
+    sampling. `raise:N` raises and `give:N` returns what HOSTILE has; `close:N` and a prompt `start:N` raise it in
+    `close` and in `start`.
     """
 
     prompt_tokens = tokens = 0
@@ -84,6 +87,12 @@ class Script:
                 yield HOSTILE[int(rest)]
             elif verb == "close":
                 self._raised = HOSTILE[int(rest)]
+            elif verb == "fork":  # a child that has what we have, until the file exists
+                if not os.fork():
+                    while not os.path.exists(rest):
+                        time.sleep(0.001)
+                    os._exit(0)
+                yield ""
             elif verb == "die":
                 os._exit(7)
             elif verb == "params":
@@ -118,32 +127,57 @@ class Stub:
         return Script(prompt, sampling)
 
 
-def load(engine: str, **options) -> Stub:
-    if engine == "endless":
-        threading.Event().wait()
-    if engine == "broken":
-        raise generators.ModelError("this generator is broken")
-    return Stub(engine == "waiting")
+# -- what a server loads
 
 
-class StubProcess(GeneratorProcess):
-    program = (__file__, "process")
+def computing() -> Stub:
+    return Stub(concurrent=False)
+
+
+def waiting() -> Stub:
+    return Stub(concurrent=True)
+
+
+def endless() -> Stub:
+    threading.Event().wait()
+
+
+def broken() -> Stub:
+    raise generators.ModelError("this generator is broken")
+
+
+def told() -> Stub:
+    """Loads as the file $STUB_TOLD says: "die", "fail" or "wait" until it says otherwise; well while there is none."""
+    while True:
+        try:
+            how = Path(os.environ["STUB_TOLD"]).read_text()
+        except FileNotFoundError:
+            return computing()
+        if how == "die":
+            os._exit(7)
+        if how == "fail":
+            raise generators.ModelError("it was told to fail")
+        time.sleep(0.001)
+
+
+def supervised(name: str, **serving) -> Supervisor:
+    """One of these in a process of its own; a server that is kept busy would let an idle one have no core at all."""
+    serving = {"spin_us": 100.0, "max_sessions": 4, "idle": False, "backoff": Backoff(first=0.01, most=0.05)} | serving
+    return Supervisor({"engine": f"stub_generators:{name}"}, **serving)
 
 
 def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: int | None = None) -> None:
     """A server with a prompt lane and no classifier, and HTTP on a port if there is one."""
     logs.configure()
-    # Idle, it would get no core at all on a machine that is kept busy.
-    idle = bool(os.environ.get("STUB_IDLE"))
-    process = StubProcess({"engine": engine}, spin_us=100.0, max_sessions=4, idle=idle)
-    process.wait_ready()
-    server = Server(None, socket, generator=process)
+    generator = supervised(engine, idle=bool(os.environ.get("STUB_IDLE")))
+    generator.wait_ready()
+    server = Server(None, socket, generator=generator)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     web = None
     if http_port is not None:
         from shm_server import http
 
-        web = http.Server(None, tcp.bind(http_port), process)
+        web = http.Server(None, tcp.bind(http_port), generator)
         web.start()
     if metrics_port is not None:
         from shm_server import metrics
@@ -152,12 +186,8 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
     server.run()
     if web:
         web.stop()
-    process.stop()
+    generator.stop()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "process":
-        del sys.argv[1]
-        generator_process.load_generator = load
-        raise SystemExit(generator_process.main())
     serve(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -29,23 +29,11 @@ ALLOWED = {
     # prompts, in a process of their own
     "generators": {"models"},
     "prompt_lane": {"_core", "dispatch", "doorbell", "generators", "layout", "segment", "session"},
-    "handoff": {"layout"},
-    "remote": {"forked", "generators", "handoff", "layout", "prompt_lane"},
-    "generator_process": {
-        "control",
-        "counters",
-        "doorbell",
-        "forked",
-        "generators",
-        "handoff",
-        "layout",
-        "logs",
-        "models",
-        "process",
-        "prompt_lane",
-        "remote",
-    },
-    "server": {"control", "generator_process", "image_lane", "layout", "listener", "logs", "models", "process"},
+    "wire": {"layout"},
+    "remote": {"forked", "generators", "layout", "prompt_lane", "wire"},
+    "worker": {"control", "generators", "layout", "logs", "models", "process", "prompt_lane", "remote", "wire"},
+    "supervisor": {"counters", "doorbell", "forked", "generators", "layout", "logs", "process", "remote", "wire"},
+    "server": {"control", "image_lane", "layout", "listener", "logs", "models", "process", "supervisor"},
     "metrics": {"counters", "forked", "server", "tcp"},
     "models": set(),
     "train": {"models"},
@@ -55,12 +43,12 @@ ALLOWED = {
     "images": {"describe", "picture_kinds", "png_chunks"},
     "serialized": {"models"},
     "uds": {"doorbell", "forked", "listener", "models", "scores"},
-    "http": {"forked", "generator_process", "generators", "images", "models", "scores", "tcp"},
+    "http": {"forked", "generators", "images", "models", "scores", "supervisor", "tcp"},
     # the command; cli, which starts it, imports `process` before the rest
     "options": {"__version__", "generators", "image_lane", "layout", "listener", "logs", "models", "server", "uds"},
-    "serve": {"generator_process", "image_lane", "listener", "models", "options", "process", "serialized", "server"}
-    | {"tcp", "uds"},
-    "commands": {"listener", "logs", "models", "options", "process", "serve", "train"},
+    "serve": {"image_lane", "listener", "models", "options", "process", "serialized", "server", "supervisor", "tcp"}
+    | {"uds"},
+    "commands": {"generators", "listener", "logs", "models", "options", "process", "serve", "train"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch", "onnxruntime", "ai_edge_litert"}
 

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,12 +11,10 @@ import threading
 import pytest
 from client import Client, connect, hello, read_frame, read_reason
 from conftest import ROOT, until
-from stub_generators import StubProcess
 from stub_server import Brightness
 
-from shm_server import Server, handoff, remote
+from shm_server import Server
 from shm_server.control import Control
-from shm_server.generators import ModelError, Sampling
 from shm_server.image_lane import ImageDispatcher
 from shm_server.layout import FrameKind, Op, Reason, Status
 from shm_server.listener import Listener
@@ -180,26 +177,3 @@ def test_a_data_thread_that_fails_ends_the_server_and_its_clients_read_why(serve
         assert read_reason(client.sock)[1:] == (Reason.INTERNAL, "the server failed; its log says why")
     until(lambda: failed)
     assert [str(error) for error in failed] == ["[Errno 9] Bad file descriptor"]
-
-
-# ---- what comes from the server's process to the generator's
-
-
-MALFORMED = [b"{", b"[]", b"{}", b'"text"', b"\xff\xfe", b"null", b'{"prompt": 7}', b'{"prompt": "x", "colour": 1}']
-
-
-def test_a_message_that_is_none_is_its_senders_answer_and_the_generators_process_goes_on():
-    process = StubProcess({"engine": "computing"}, spin_us=0, max_sessions=4)
-    try:
-        process.wait_ready()
-        for message in MALFORMED:
-            with pytest.raises(ModelError):
-                "".join(remote.ask(lambda sock, _, m=message: handoff.send(process._pipe, sock, m), "x", Sampling()))
-            assert "".join(process.generate("to be", Sampling())) == "to be "
-        ours, theirs = socket.socketpair()
-        with ours, theirs:  # a hello of another kind of lane, passed on in spite of it
-            handoff.send(process._pipe, theirs, hello(kinds=(1,)))
-            assert read_reason(ours)[1:] == (Reason.LANE_UNAVAILABLE, "this server offers no image lane")
-        assert "".join(process.generate("to be", Sampling())) == "to be "
-    finally:
-        process.stop()

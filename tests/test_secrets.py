@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 import stub_endpoint
 from client import Client
+from conftest import children
 from stub_endpoint import END, data, event, refuse, reply
 
 from shm_server.layout import LaneKind
@@ -144,8 +145,7 @@ def get(port: int, path: str, body: dict | None = None) -> tuple[int, bytes]:
 
 def processes(pid: int) -> list[int]:
     """A process and its children, and theirs."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in processes(int(child)))]
+    return [pid, *(below for child in children(pid) for below in processes(child))]
 
 
 @pytest.mark.parametrize("login", ["", f"user:{quote(PASSWORD, safe='')}@"], ids=["key", "password"])

@@ -1,6 +1,6 @@
 """Generators: what answers a prompt, piece by piece, and the engines that do.
 
-    generator = load_generator("tiny")                     # the bundled model; "gemma", "openai"
+    generator = load_generator("tiny")                     # the bundled model; "gemma", "openai", "my.module:Poet"
     for piece in generate(generator, "Enter the King.", Sampling(steps=64, seed=1)):
         print(piece, end="", flush=True)
 
@@ -8,7 +8,8 @@ Generators see text and know nothing of transports. Whoever serves many prompts 
 through `turns.Turns`, which is fair; `generate` is for one prompt alone.
 
 An engine is one module of this package with a function `load(**options) -> Generator`, and one line in
-ENGINES; what it needs is imported only when it is loaded.
+ENGINES; what it needs is imported only when it is loaded. One of a user's own is MODULE:ATTRIBUTE, see
+imported.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shm_server.generators.errors import (
     GeneratorError,
     InvalidRequest,
     ModelError,
+    NoGenerator,
     RateLimited,
     TimedOut,
     Unauthorized,
@@ -39,6 +41,7 @@ __all__ = [
     "InvalidRequest",
     "Limits",
     "ModelError",
+    "NoGenerator",
     "RateLimited",
     "Sampling",
     "TimedOut",
@@ -142,7 +145,7 @@ def _pieces(generation: Generation) -> Iterator[str]:
 
 
 def load_generator(engine: str = "tiny", **options: Any) -> Generator:
-    """Loads an engine of ENGINES, ready to answer: whatever it compiles is compiled.
+    """Loads an engine of ENGINES, or MODULE:ATTRIBUTE, ready to answer: whatever it compiles is compiled.
 
     The options are those of the engine's `load`, where they are described:
 
@@ -150,11 +153,15 @@ def load_generator(engine: str = "tiny", **options: Any) -> Generator:
         gemma   checkpoint, tokenizer, architecture, chat, context, threads
         openai  base_url, model, timeout
 
-    `threads` is as for `load_classifier`. Raises ModelError: an unknown engine, something that is not
-    installed, a checkpoint that can not be served.
+    `threads` is as for `load_classifier`. Raises ModelError: an unknown engine (NoGenerator), something
+    that is not installed, a checkpoint that can not be served.
     """
+    if ":" in engine:
+        from shm_server.generators import imported
+
+        return _named(imported.load(engine, **options))
     if engine not in ENGINES:
-        raise ModelError(f'unknown generator "{engine}": there are {", ".join(ENGINES)}')
+        raise NoGenerator(f'unknown generator "{engine}": there are {", ".join(ENGINES)}, and MODULE:ATTRIBUTE')
     name, extra = ENGINES[engine]
     try:
         generator = importlib.import_module(f"{__name__}.{name}").load(**options)

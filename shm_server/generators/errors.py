@@ -21,11 +21,16 @@ __all__ = [
     "GeneratorError",
     "InvalidRequest",
     "ModelError",
+    "NoGenerator",
     "RateLimited",
     "TimedOut",
     "Unauthorized",
     "Unavailable",
 ]
+
+
+class NoGenerator(ModelError):
+    """A name that stands for no generator: the flag is wrong, not what it names."""
 
 
 class GeneratorError(Exception):

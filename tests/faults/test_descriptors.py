@@ -22,7 +22,7 @@ FORKING = """
 import multiprocessing, os, subprocess, sys, time
 sys.path.insert(0, TESTS)
 import stub_server
-from stub_generators import StubProcess
+from stub_generators import supervised
 from shm_server import Server, http, logs, metrics, tcp, uds
 from shm_server.listener import Listener
 
@@ -52,7 +52,7 @@ class Forking(stub_server.Brightness):
 
 if __name__ == "__main__":
     logs.configure()
-    process = StubProcess({"engine": "computing"}, spin_us=0, max_sessions=4)
+    process = supervised("computing", spin_us=0)
     process.wait_ready()
     model = Forking()
     server = Server(model, folder + "/sock", generator=process)

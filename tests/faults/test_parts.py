@@ -1,17 +1,12 @@
 """When the generator's process is slow or gone: counters do not fall, and health says which part it is."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from http.client import HTTPConnection
-from pathlib import Path
-from urllib.request import urlopen
 
-import pytest
 from client import Client
 from conftest import ROOT, until
 from test_prompt_lane import Prompts
@@ -19,57 +14,25 @@ from test_prompt_lane import Prompts
 from shm_server.counters import GAUGES, HELP
 from shm_server.layout import LaneKind, Status
 
-JSON = {"Content-Type": "application/json"}
+
+def prompt(site, count: int) -> None:
+    with Prompts(site.server) as client:
+        for _ in range(count):
+            assert client.ask("to be")[0] == Status.OK
 
 
-class Site:
-    """A server with a generator, HTTP and metrics (tests/stub_generators.py)."""
-
-    def __init__(self, server) -> None:
-        self.server = server
-        self.metrics_port = int(re.search(r"metrics at http://127\.0\.0\.1:(\d+)", server.log)[1])
-        self.port = int(re.search(r"listening on http://127\.0\.0\.1:(\d+)", server.log)[1])
-
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, body and json.dumps(body), JSON)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-
-    def prompt(self, count: int) -> None:
-        with Prompts(self.server) as client:
-            for _ in range(count):
-                assert client.ask("to be")[0] == Status.OK
-
-    def page(self) -> str:
-        return urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60).read().decode()
-
-    def metrics(self) -> dict[str, float]:
-        lines = [line.rsplit(" ", 1) for line in self.page().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, value in lines}
-
-    def generator(self) -> int:
-        (pid,) = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
-        return int(pid)
-
-
-@pytest.fixture
-def site(start, tmp_path):
-    stub = str(ROOT / "tests" / "stub_generators.py")
-    return Site(start(command=[sys.executable, stub, str(tmp_path / "sock"), "computing", "0", "0"]))
-
-
-def test_a_dead_generators_counters_stay_and_health_names_it(site):
+def test_a_dead_generators_counters_stay_and_health_names_it(site, told):
     assert site.ask("GET", "/healthz") == (
         200,
         {"status": "ok", "model": "none", "classes": [], "parts": {"generator": "up"}},
     )
-    site.prompt(3)
+    prompt(site, 3)
     until(lambda: site.metrics()["shm_prompts_total"] == 3)
     before = site.metrics()
     assert before['shm_part_up{part="generator"}'] == 1
-    os.kill(site.generator(), signal.SIGKILL)
-    site.server.wait_for("the generator's process ended")
+    told.write_text("wait")
+    site.kill()
+    site.server.wait_for("the generator's process was ended by SIGKILL")
     after = site.metrics()
     fallen = [name for name in before if name.endswith("_total") and after[name] < before[name]]
     assert fallen == []
@@ -83,7 +46,7 @@ def test_a_dead_generators_counters_stay_and_health_names_it(site):
 
 
 def test_a_generator_that_does_not_answer_leaves_the_counters_as_they_were(site):
-    site.prompt(1)
+    prompt(site, 1)
     until(lambda: site.metrics()["shm_prompts_total"] == 1)
     os.kill(site.generator(), signal.SIGSTOP)
     try:
@@ -96,7 +59,7 @@ def test_a_generator_that_does_not_answer_leaves_the_counters_as_they_were(site)
         assert [page["shm_prompts_total"] for page in pages] == [1] * 4
     finally:
         os.kill(site.generator(), signal.SIGCONT)
-    site.prompt(1)
+    prompt(site, 1)
     until(lambda: site.metrics()["shm_prompts_total"] == 2)  # the late answer was not taken for a new one
 
 
@@ -104,7 +67,7 @@ def test_every_counter_has_a_help(site):
     with Client(site.server.socket, kind=LaneKind.PROMPT), Client(site.server.socket) as client:
         client.submit(0)
         client.wait()
-        site.prompt(1)
+        prompt(site, 1)
         page = site.page()
     named = {name.removesuffix("_total") for name in re.findall(r"^# HELP shm_(\w+)", page, re.MULTILINE)}
     assert named >= {"echoes", "prompts", "sessions", "spin_hits", "views"}
@@ -149,26 +112,26 @@ def test_the_generator_gives_way_only_when_it_is_ready():
 import gc, os, socket, sys, threading
 sys.path.insert(0, TESTS)
 import stub_generators
-from shm_server import generator_process
+from shm_server import wire, worker
 
 def policies():
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
 
 class Pipe(socket.socket):
-    def send(self, data, *flags):
-        print(data.decode(), policies() == {os.SCHED_OTHER})
-        return super().send(data, *flags)
+    def send(self, packet, *flags):
+        said = wire.decode(packet, wire.MESSAGES)
+        print(type(said).__name__, policies() == {os.SCHED_OTHER})
+        return super().send(packet, *flags)
 
 collect = gc.collect
 gc.collect = lambda: (print("collect", policies() == {os.SCHED_OTHER}), collect())
-give_way = generator_process.give_way
-generator_process.give_way = lambda: (give_way(), print("serving", policies() == {os.SCHED_IDLE}))
+give_way = worker.give_way
+worker.give_way = lambda: (give_way(), print("serving", policies() == {os.SCHED_IDLE}))
 busy = threading.Thread(target=threading.Event().wait, daemon=True)  # a library's: it gives way too
 busy.start()
-ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-ours.send(b"stop")
-settings = {"spin_us": 0, "idle": True, "max_sessions": 1}
-generator_process.serve(stub_generators.load("computing"), Pipe(fileno=theirs.detach()), settings)
+ours, theirs = wire.pair()
+wire.send(ours, wire.Stop())
+worker.serve(stub_generators.computing(), Pipe(fileno=theirs.detach()), spin_us=0, idle=True, max_sessions=1)
 """.replace("TESTS", repr(str(ROOT / "tests")))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.stdout.split("\n") == ["collect True", "ready True", "serving True", ""], done.stderr
+    assert done.stdout.split("\n") == ["collect True", "Ready True", "serving True", ""], done.stderr

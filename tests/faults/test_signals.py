@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from client import Client
-from conftest import ROOT, until
+from conftest import ROOT, children, until
 
 SERVE = [sys.executable, "-m", "shm_server.cli", "serve", "--engine", "none"]
 OPENAI = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--generator-model", "x"]
@@ -143,11 +143,13 @@ def test_a_generator_that_still_loads_ends_with_a_killed_server(tmp_path):
     program = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
-from stub_generators import StubProcess
+from conftest import until
+from stub_generators import supervised
 from shm_server import logs; logs.configure()
-process = StubProcess({{"engine": "endless"}}, spin_us=0, max_sessions=1)
-print(process._process.pid, flush=True)
-process.wait_ready()
+generator = supervised("endless")
+until(lambda: generator.pid)
+print(generator.pid, flush=True)
+generator.wait_ready()
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
         generator = int(server.stdout.readline())
@@ -292,7 +294,3 @@ def test_as_process_1_a_signal_while_it_starts(tmp_path):
     ]
     for each in starting:
         each.ended_well()
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -7,12 +7,11 @@ import contextlib
 import itertools
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from client import Client, hung_up, read_reason
-from conftest import ROOT, until
+from conftest import ROOT, children, until
 from stub_server import GATE
 from test_server_life import needs_root
 
@@ -223,8 +222,7 @@ class Prompts(Client):
 def test_the_generators_process_goes_on_when_a_clients_text_is_truncated(start, tmp_path, engine):
     script = str(ROOT / "tests" / "stub_generators.py")
     server = start(command=[sys.executable, script, str(tmp_path / "sock"), engine])
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
-    generator = children.read_text()
+    generator = children(server.pid)
     with Prompts(server.socket) as good:
         for moment, prompt in (
             ("idle", ""),
@@ -244,7 +242,7 @@ def test_the_generators_process_goes_on_when_a_clients_text_is_truncated(start, 
                 assert read_reason(bad.sock) == GOODBYE
         good.prompt("once more", 2)
         assert good.final() == "once more "
-    assert children.read_text() == generator
+    assert children(server.pid) == generator
     server.stop()
 
 

@@ -1,0 +1,333 @@
+"""Supervision of a worker: start it, pass it its clients, see it end, start it again, stop it.
+
+    prompts = Supervisor({"engine": "tiny"}, spin_us=100.0, max_sessions=256)
+    prompts.wait_ready()
+    Server(None, path, generator=prompts).run()
+    prompts.stop()
+
+One thread has all of a worker's life, from its start to its end, and then the next one's.
+"""
+
+import collections
+import contextlib
+import logging
+import os
+import queue
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from . import forked, logs, process, remote, wire
+from .counters import GAUGES
+from .describe import describe
+from .doorbell import Refused
+from .generators import ModelError, NoGenerator, Sampling, Unavailable
+from .layout import Reason
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "import sys; from shm_server.worker import main; raise SystemExit(main(int(sys.argv[1])))"
+# A worker's control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
+COUNTERS_SECONDS = 0.5
+# Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
+STOP_SECONDS = 15.0
+
+
+class Backoff:
+    """Seconds to wait before a worker is started again: `first`, twice as many after each end, `most` at most.
+
+    A worker that has served for `calm` seconds begins anew: what ended it is something else.
+    """
+
+    def __init__(self, first: float = 0.1, most: float = 30.0, calm: float = 30.0) -> None:
+        self._first, self._most, self._calm = first, most, calm
+        self._next = first
+
+    def after(self, served: float) -> float:
+        """What to wait after a worker that served so many seconds, 0 for one that did not load."""
+        if served >= self._calm:
+            self._next = self._first
+        seconds, self._next = self._next, min(2 * self._next, self._most)
+        return seconds
+
+
+class Worker:
+    """One worker's process, as the server sees it. OSError when it cannot be started."""
+
+    def __init__(self, load: wire.Load) -> None:
+        self.counters: dict[str, int] = {}
+        """When it last said them."""
+        self._pipe, theirs = wire.pair()
+        with theirs, _signals_blocked():
+            try:
+                # Only to say stop is waited for: what is passed on is sent without.
+                self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STOP_SECONDS), 0))
+                wire.send(self._pipe, load)
+                command = [sys.executable, "-c", PROGRAM, str(theirs.fileno())]
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            except BaseException:
+                self._pipe.close()
+                raise
+        # Its end is known by this and not by the pipe's, which a child that it has forked may hold open.
+        self._life = os.pidfd_open(self._process.pid)
+        self._sending = threading.Lock()  # nobody sends to a descriptor that is another's by now
+        self._asked = False
+        self._answered = threading.Event()
+        forked.close_in_child(self._abandon)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: wire.Message, passed: socket.socket | None = None, *, wait: bool = False) -> None:
+        """OSError when it is gone; BlockingIOError when it is so far behind that the pipe is full. Any thread."""
+        with self._sending:
+            wire.send(self._pipe, message, passed, 0 if wait else socket.MSG_DONTWAIT)
+
+    def ask_counters(self) -> None:
+        """Have `counters` be those of now, unless that takes too long. One thread at a time."""
+        if not self._asked:  # else its answer is late, and says what is so when it comes
+            self._answered.clear()
+            self._asked = True
+            try:
+                self.send(wire.AskCounters())
+            except OSError:  # it is gone, or the pipe is full
+                self._asked = False
+                return
+        self._answered.wait(COUNTERS_SECONDS)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def messages(self) -> Iterator[wire.Message]:
+        """What it says, as it comes, until its process has ended, which is collected then. Raises Malformed."""
+        poll = select.poll()
+        for each in (self._pipe, self._life):
+            poll.register(each, select.POLLIN)
+        try:
+            limit = None
+            while events := dict(poll.poll(limit)):
+                if self._pipe.fileno() not in events:
+                    return
+                try:
+                    message, _ = wire.receive(self._pipe, wire.Ready, wire.Failed, wire.Counters)
+                except EOFError:
+                    poll.unregister(self._pipe)
+                    limit = STOP_SECONDS * 1000  # a worker closes it to finish, or in good order, and goes
+                    continue
+                if isinstance(message, wire.Counters):
+                    self.counters = message.values
+                    self._asked = False
+                    self._answered.set()
+                else:
+                    yield message
+            log.error("the generator's process hung up and did not end within %g s: killed", STOP_SECONDS)
+        finally:
+            self._end()
+
+    def ending(self) -> str:
+        """How its process ended, once `messages` has."""
+        code = self._process.returncode
+        if code >= 0:
+            return f"ended with code {code}"
+        with contextlib.suppress(ValueError):  # a real-time signal, which has no name
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by signal {-code}"
+
+    def _end(self) -> None:
+        self._process.kill()  # unless it has ended
+        self._process.wait()
+        with self._sending:
+            self._pipe.close()
+        life, self._life = self._life, -1
+        os.close(life)
+        self._answered.set()
+
+    def _abandon(self) -> None:
+        """In a forked child: the worker is its parent's."""
+        self._pipe.close()
+        os.close(self._life)
+
+
+class Supervisor:
+    """Has a worker, from now until `stop`. What is asked of it comes from any thread.
+
+    options     arguments of `load_generator` by name
+    spin_us     as for the server
+    max_sessions, allow_other_users   as for the server
+    idle        leave the core to whoever else wants it, see `worker.give_way`
+    backoff     how long to wait before a worker is started again
+
+    A worker that ends without being told to is started again, with the same options; meanwhile who asks for it is told
+    that. Only when the first one does not load there is no second: `wait_ready` says why.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, object],
+        *,
+        spin_us: float,
+        max_sessions: int,
+        allow_other_users: bool = False,
+        idle: bool = True,
+        backoff: Backoff | None = None,
+    ) -> None:
+        process.open_standard_descriptors()
+        serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
+        serving |= {"spin_us": spin_us, "idle": idle}
+        self._load = wire.Load(options, serving, logs.settings(), [str(folder) for folder in sys.path])
+        self._backoff = backoff or Backoff()
+        self._worker: Worker | None = None  # from its start to its end
+        self._serving: Worker | None = None  # the same, while it is ready
+        self._away = "the generator's process is loading"  # why there is none that serves
+        self._starts = self._crashes = 0
+        self._dead: collections.Counter[str] = collections.Counter()  # counters of those that have ended
+        self._counting = threading.Lock()  # a worker's counters are in `_dead` or its own, at any time in one
+        self._asking = threading.Lock()
+        # Two that may be used in a signal handler whatever the main thread holds: it waits for the one, and never for
+        # the other.
+        self._first: queue.SimpleQueue[ModelError | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._loaded = self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self) -> None:
+        """Wait until the first worker has its model and is warm; once. ModelError with its own words if it cannot."""
+        error = self._first.get()
+        if error:
+            raise error
+
+    @property
+    def alive(self) -> bool:
+        """Is there a worker that serves?"""
+        return self._serving is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process; None between two of them."""
+        worker = self._worker
+        return worker.pid if worker else None
+
+    def send(self, client: socket.socket, hello: bytes) -> None:
+        """Pass a client on. Refused when there is no worker, or it takes nothing."""
+        try:
+            self._pass(wire.Client(hello), client)
+        except Unavailable as error:
+            raise Refused(Reason.INTERNAL, str(error)) from error
+
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        """The reply to `prompt` in pieces; see `remote.ask`."""
+        return remote.ask(self._pass, prompt, sampling)
+
+    def _pass(self, message: wire.Message, passed: socket.socket) -> None:
+        worker = self._serving
+        if worker is None:
+            raise Unavailable(self._away)
+        try:
+            worker.send(message, passed)
+        except BlockingIOError as error:
+            raise Unavailable("the generator's process is so far behind that it takes nothing more for now") from error
+        except OSError as error:  # we are about to see its end
+            raise Unavailable("the generator's process has ended; it is being started again") from error
+
+    def counters(self) -> dict[str, int]:
+        """Its counters by name, of this worker and those before it. They do not fall: while it is slow, or there is
+        none, they are what was said last.
+        """
+        worker = self._serving
+        if worker and self._asking.acquire(blocking=False):
+            try:
+                worker.ask_counters()
+            finally:
+                self._asking.release()
+        with self._counting:
+            totals = collections.Counter(self._dead)
+            if self._worker:
+                totals.update(self._worker.counters)
+            totals.update(worker_starts=self._starts, worker_crashes=self._crashes)
+        return dict(totals)
+
+    def stop(self) -> None:
+        """Have the worker finish the prompts in flight and end; kill it when it does not, or is still loading."""
+        self._stopping = True
+        self._stopped.set()
+        worker = self._worker
+        if worker and worker is self._serving:
+            with contextlib.suppress(OSError):  # it is stuck, or gone
+                worker.send(wire.Stop(), wait=True)
+        elif worker:
+            worker.kill()
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            log.error("the generator's process did not stop within %g s: killed", STOP_SECONDS)
+            if worker := self._worker:
+                worker.kill()
+            self._thread.join()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        """One worker after the other."""
+        while not self._stopping:
+            error, served = self._have_one()
+            if self._stopping:
+                break
+            if not self._loaded:
+                self._first.put(error)
+                return
+            seconds = self._backoff.after(served)
+            log.error("%s; it is started again in %g s", error, seconds)
+            self._stopped.wait(seconds)
+        self._first.put(ModelError("the server is stopping"))  # should anybody still wait
+
+    def _have_one(self) -> tuple[ModelError, float]:
+        """A worker from its start to its end: why it ended, and how many seconds it served."""
+        try:
+            worker = self._worker = Worker(self._load)
+        except OSError as error:
+            return ModelError(f"the generator's process could not be started: {describe(error)}"), 0.0
+        self._starts += 1
+        if self._stopping:  # which did not see it
+            worker.kill()
+        failed, begun = None, None
+        try:
+            for message in worker.messages():
+                if isinstance(message, wire.Failed):
+                    failed = (NoGenerator if message.misnamed else ModelError)(message.words)
+                    continue
+                begun = time.monotonic()
+                self._serving = worker
+                if self._loaded:
+                    log.info("the generator's process is back, as %d", worker.pid)
+                else:
+                    self._loaded = True
+                    self._first.put(None)
+        except wire.Malformed as error:
+            failed = ModelError(f"the generator's process was killed, it said what is no message: {error}")
+        end = f"the generator's process {worker.ending()}"
+        # A caller does not read what a library said when it did not load.
+        said = end if begun else "the generator's process did not load, as the server's log says"
+        self._away = f"{said}; it is being started again"
+        self._serving = None
+        with self._counting:
+            self._dead.update({name: value for name, value in worker.counters.items() if name not in GAUGES})
+            self._crashes += not self._stopping
+            self._worker = None
+        return failed or ModelError(end), time.monotonic() - begun if begun else 0.0
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process started meanwhile has them blocked until it says what they are to do; ours get theirs afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, process.STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,208 @@
+"""What the server's process and a worker say to each other, all of it.
+
+A worker is the process of a model; supervisor.py starts it, worker.py is it. Between the two is a seqpacket pair, where
+a packet is a message: a tag of one byte, and the body, a JSON object of the message's fields. Only a hello stays the
+bytes that it is.
+
+    server -> worker    Load          first of all: what to load, and how to serve it
+                        Client        a client of shared memory with its hello; its socket is passed
+                        Prompt        one from HTTP; the socket is passed that the reply goes to
+                        AskCounters   answered by Counters
+                        Stop          answer what is in flight, and end
+    worker -> server    Ready         it has its model and is warm
+                        Failed        it could not load, in words, and ends
+                        Counters
+    worker -> whoever asked a Prompt, on the prompt's socket
+                        Text          a piece of the reply
+                        End           how it ended
+
+The end of the file is the end of the other process; a worker that has read no Stop then knows that the server died.
+"""
+
+import dataclasses
+import errno
+import json
+import socket
+import struct
+from typing import ClassVar
+
+from .layout import Status
+
+# Bytes of a packet: a prompt of some 20,000 words with room to spare. A socket's buffer holds it, 208 KiB by default.
+MAX_PACKET = 128 << 10
+
+
+class Malformed(ValueError):
+    """A packet that is none of the messages expected; the text says what it was.
+
+    passed    the socket that came with it, to be closed; None for none
+    """
+
+    passed: socket.socket | None = None
+
+
+class TooLong(ValueError):
+    """A message of more than MAX_PACKET bytes, which was not sent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One of those below."""
+
+    passes: ClassVar[bool] = False
+    """Does a socket come with it?"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load(Message):
+    options: dict  # arguments of `load_generator`; not on a command line, an endpoint's URL may have a password in it
+    serving: dict  # arguments of `worker.serve`
+    log: dict  # arguments of `logs.configure`
+    path: list  # the server's sys.path: what it can import, a worker can
+
+
+@dataclasses.dataclass(frozen=True)
+class Client(Message):
+    passes = True
+    hello: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt(Message):
+    passes = True
+    text: str
+    sampling: dict  # arguments of `Sampling`
+
+
+@dataclasses.dataclass(frozen=True)
+class AskCounters(Message):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop(Message):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready(Message):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed(Message):
+    words: str
+    misnamed: bool  # there is no such generator, as far as it can be told by its name: `NoGenerator`
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters(Message):
+    values: dict  # numbers by name
+
+    def __post_init__(self) -> None:
+        if not all(type(value) is int for value in self.values.values()):
+            raise ValueError("a counter that is no whole number")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Message):
+    piece: str
+
+
+@dataclasses.dataclass(frozen=True)
+class End(Message):
+    status: int  # a layout.Status
+    message: str
+
+    def __post_init__(self) -> None:
+        Status(self.status)
+
+
+# A tag is a message's place in this line, from 1.
+MESSAGES = (Load, Client, Prompt, AskCounters, Stop, Ready, Failed, Counters, Text, End)
+TAGS = {kind: tag for tag, kind in enumerate(MESSAGES, 1)}
+
+
+_INT = struct.Struct("i")
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a wire."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: Message, passed: socket.socket | None = None, flags: int = 0) -> None:
+    """Send a message, with a socket if it passes one. OSError when the other end is gone; TooLong."""
+    packet = encode(message)
+    if len(packet) > MAX_PACKET:
+        raise TooLong(f"a {type(message).__name__} of {len(packet)} bytes; at most {MAX_PACKET} are sent")
+    flags |= socket.MSG_NOSIGNAL
+    if passed is None:
+        sock.send(packet, flags)
+    else:
+        socket.send_fds(sock, [packet], [passed.fileno()], flags)
+
+
+def receive(sock: socket.socket, *kinds: type[Message], flags: int = 0) -> tuple[Message, socket.socket | None]:
+    """The next message, one of `kinds`, and the socket that it passes, which is the caller's to close.
+
+    EOFError: the other process has closed its end; Malformed; OSError EMFILE: the socket that came was lost, this
+    process has as many descriptors open as it may. No program that is started inherits what was passed.
+    """
+    try:  # not socket.recv_fds: that of Python 3.11 drops the flags that it is given
+        packet, rights, how, _ = sock.recvmsg(MAX_PACKET, socket.CMSG_LEN(_INT.size), flags | socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it had not read all of ours
+        packet, rights, how = b"", [], 0
+    passed = None
+    for _, _, data in rights:  # at most one: there is room for no more, and nothing in it when the socket was lost
+        passed = socket.socket(fileno=_INT.unpack(data)[0]) if data else None
+    try:
+        if not packet:
+            raise EOFError("the other process has closed its end of the wire")
+        message = decode(packet, kinds, whole=not how & socket.MSG_TRUNC)
+        if passed and not message.passes:
+            raise Malformed(f"a {type(message).__name__} with a socket")
+    except Malformed as error:
+        error.passed = passed
+        raise
+    if message.passes and not passed:
+        raise OSError(errno.EMFILE, "a client was lost: this process has as many descriptors open as it may")
+    return message, passed
+
+
+def encode(message: Message) -> bytes:
+    """The packet that says `message`."""
+    tag = bytes([TAGS[type(message)]])
+    if type(message) is Client:
+        return tag + message.hello
+    return tag + json.dumps(vars(message), ensure_ascii=False).encode(errors="surrogatepass")
+
+
+def decode(packet: bytes, kinds: tuple[type[Message], ...], *, whole: bool = True) -> Message:
+    """The message that a packet says, one of `kinds`. Raises Malformed."""
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    tag, body = packet[0], packet[1:]
+    kind = MESSAGES[tag - 1] if 1 <= tag <= len(MESSAGES) else None
+    if kind not in kinds:
+        raise Malformed(f"expected {expected}, got {kind.__name__ if kind else f'a packet with tag {tag}'}")
+    if not whole:
+        raise Malformed(f"a {kind.__name__} of more than {MAX_PACKET} bytes")
+    if kind is Client:
+        return Client(body)
+    try:
+        fields = json.loads(body.decode(errors="surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"a {kind.__name__} whose body is no JSON: {error}") from error
+    wanted = {field.name: field.type for field in dataclasses.fields(kind)}
+    if not isinstance(fields, dict) or fields.keys() != wanted.keys():
+        got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
+        raise Malformed(f"a {kind.__name__} has the fields {sorted(wanted)}, got {got}")
+    for name, value in fields.items():
+        if type(value) is not wanted[name]:
+            raise Malformed(
+                f"{name} of a {kind.__name__} is of type {wanted[name].__name__}, got {type(value).__name__}"
+            )
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise Malformed(f"a {kind.__name__} with {error}") from error

@@ -1,0 +1,162 @@
+"""A worker: the process that has the generator and serves the prompt lane.
+
+A generator keeps a core and the GIL busy for every token; in a process of its own it cannot delay a classification.
+It gets its clients from the server's process (wire.py) and shares nothing else with it: when it dies, its clients see
+the end of their sessions, the image lane goes on, and supervisor.py starts another.
+"""
+
+import contextlib
+import errno
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+
+from . import logs, process, remote, wire
+from .control import Control
+from .describe import message
+from .generators import Generator, ModelError, NoGenerator, Sampling, load_generator
+from .layout import Status
+from .models.quiet import quiet_imports
+from .prompt_lane import PromptDispatcher
+
+log = logging.getLogger(__name__)
+
+
+class Inbox:
+    """The worker's end of the wire: a `control.Source` of clients; prompts go to `dispatcher`."""
+
+    control: Control
+    """Whose counters are asked for."""
+
+    def __init__(self, pipe: socket.socket, dispatcher: PromptDispatcher) -> None:
+        self.socket, self._dispatcher = pipe, dispatcher
+
+    def listen(self) -> None:
+        """Nothing to do: clients come when they are sent."""
+
+    def accept(self) -> tuple[socket.socket, bytes]:
+        """The next client and its hello.
+
+        BlockingIOError: there is none, or the message was something else; EOFError: there will be none; another
+        OSError: this one was lost; Malformed, after the sender has been told.
+        """
+        kinds = (wire.Client, wire.Prompt, wire.AskCounters, wire.Stop)
+        try:
+            said, passed = wire.receive(self.socket, *kinds, flags=socket.MSG_DONTWAIT)
+        except EOFError:
+            _orphaned()
+        except wire.Malformed as error:
+            if error.passed:  # of somebody who waits for text: a Client, whose body is any, is never malformed
+                with error.passed, contextlib.suppress(OSError):
+                    wire.send(error.passed, wire.End(Status.MODEL_ERROR, str(error)), flags=socket.MSG_DONTWAIT)
+            raise
+        if isinstance(said, wire.Client):
+            return passed, said.hello
+        if isinstance(said, wire.Stop):
+            raise EOFError("no client will come any more")
+        if isinstance(said, wire.Prompt):
+            self._begin(said, remote.SocketReply(passed))
+        else:
+            wire.send(self.socket, wire.Counters(self.control.counters()), flags=socket.MSG_DONTWAIT)
+        raise BlockingIOError(errno.EAGAIN, "that was no client")
+
+    def _begin(self, said: wire.Prompt, reply: remote.SocketReply) -> None:
+        begin = self._dispatcher.begin
+        self._dispatcher.post(lambda: begin(lambda: (said.text, Sampling(**said.sampling)), reply))
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def give_way() -> None:
+    """Have every thread of this process leave its core to whoever else wants it.
+
+    SCHED_IDLE (sched(7)): one that wakes up takes the core at once. Niceness would only make our share smaller; a
+    thread that is about to classify still waited for the end of our time slice, up to 8 ms. Where nobody leaves a core
+    idle, next to nothing is generated: clients and servers that spin for ever want a core each beside ours.
+    """
+    seen: set[str] = set()
+    while more := set(os.listdir("/proc/self/task")) - seen:  # a new thread inherits it from a seen one
+        for thread in more:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+        seen |= more
+
+
+def serve(
+    generator: Generator,
+    pipe: socket.socket,
+    *,
+    spin_us: float,
+    idle: bool,
+    max_sessions: int,
+    allow_other_users: bool = False,
+) -> None:
+    """Say that the generator is ready, and serve until the server's process says stop."""
+    log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(1e-4)
+    dispatcher = PromptDispatcher(generator, spin_us=spin_us)
+    inbox = Inbox(pipe, dispatcher)
+    inbox.control = Control(dispatcher, inbox, max_sessions=max_sessions, allow_other_users=allow_other_users)
+    wire.send(pipe, wire.Ready())
+    if idle:  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
+        give_way()
+    inbox.control.run()
+    counters = inbox.control.counters()
+    log.info("prompts: %s", ", ".join(f"{name} {value}" for name, value in counters.items() if value))
+
+
+def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
+    """The thread that sees the server die while the generator loads; later the control thread does."""
+    gone = select.poll()
+    gone.register(pipe, 0)  # hanging up is always reported
+    gone.poll()
+    if not loaded.is_set():
+        _orphaned()
+
+
+def _orphaned() -> None:
+    """The server was killed: its clients see the same of us."""
+    log.error("the server's process is gone: so is the generator's")
+    logs.flush()
+    os._exit(1)
+
+
+def main(fd: int) -> int:
+    """Serve at the end `fd` of a wire; the exit code."""
+    for number in process.STOPPING:  # meant for the whole group: we stop when the server says so
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOPPING)
+    pipe = socket.socket(fileno=fd)
+    try:
+        load, _ = wire.receive(pipe, wire.Load)
+    except EOFError:  # the server has died meanwhile
+        return 1
+    logs.configure(**load.log)
+    sys.path += [folder for folder in load.path if folder not in sys.path]
+    for name in ("absl", "jax", "matplotlib"):  # which accelerators there are not, which fonts there are
+        logging.getLogger(name).setLevel(logging.ERROR)
+    loaded = threading.Event()
+    threading.Thread(target=_watch_server, args=(pipe, loaded), name="server-watch", daemon=True).start()
+    try:
+        log.info("loading the generator: %s", load.options["engine"])
+        with quiet_imports():
+            generator = load_generator(**load.options)
+    except (ModelError, ValueError, OSError) as error:
+        wire.send(pipe, wire.Failed(message(error), isinstance(error, NoGenerator)))
+        return 1
+    loaded.set()
+    try:
+        serve(generator, pipe, **load.serving)
+    except BaseException:
+        log.exception("the generator's process failed")
+        logs.flush()
+        os._exit(1)  # now: no thread of a model, or of a client that reads nothing, is waited for
+    return 0

@@ -1,0 +1,127 @@
+"""The life of a worker, as the process has it that started it."""
+
+import itertools
+import os
+import signal
+import socket
+
+import pytest
+from conftest import ended, until
+from stub_generators import supervised
+
+from shm_server import wire
+from shm_server.doorbell import Refused
+from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
+from shm_server.layout import Reason
+from shm_server.supervisor import Backoff, Supervisor
+
+
+@pytest.fixture
+def supervisor():
+    """supervisor(NAME, ...): see stub_generators.supervised."""
+    running: list[Supervisor] = []
+
+    def start(name: str, **serving) -> Supervisor:
+        running.append(supervised(name, **serving))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+def test_a_worker_that_ends_again_and_again_is_started_after_ever_longer_waits():
+    backoff = Backoff()
+    assert [backoff.after(0) for _ in range(11)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30]
+    assert backoff.after(29.9) == 30
+    assert [backoff.after(served) for served in (30, 0, 0)] == [0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"engine": "stub_generators:broken"}, ModelError, "this generator is broken"),
+        ({"engine": "stub_generators:nothing"}, NoGenerator, "stub_generators has no nothing"),
+        ({"engine": "stub_generators:os._exit", "status": 5}, ModelError, "the generator's process ended with code 5"),
+    ],
+)
+def test_a_first_worker_that_does_not_load_says_why_and_is_not_started_again(options, error, words):
+    supervisor = Supervisor(options, spin_us=0, max_sessions=1)
+    with pytest.raises(ModelError, match=words) as raised:
+        supervisor.wait_ready()
+    assert type(raised.value) is error
+    assert (supervisor.alive, supervisor.pid) == (False, None)
+    assert supervisor.counters()["worker_starts"] == 1
+    with socket.socket() as client, pytest.raises(Refused):
+        supervisor.send(client, b"")
+    supervisor.stop()
+
+
+def test_a_first_worker_that_is_killed_while_it_loads_is_said(supervisor):
+    loading = supervisor("endless")
+    until(lambda: loading.pid)
+    with pytest.raises(Unavailable, match="the generator's process is loading"):
+        loading.generate("to be", Sampling())
+    os.kill(loading.pid, signal.SIGKILL)
+    with pytest.raises(ModelError, match="the generator's process was ended by SIGKILL"):
+        loading.wait_ready()
+
+
+def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(supervisor):
+    loading = supervisor("endless")
+    until(lambda: loading.pid)
+    pid = loading.pid
+    loading.stop()
+    assert ended(pid)
+    away = supervisor("computing", backoff=Backoff(first=1e6, most=1e6))
+    away.wait_ready()
+    os.kill(away.pid, signal.SIGKILL)
+    until(lambda: away.pid is None)
+    assert not away.alive
+    with socket.socket() as client, pytest.raises(Refused, match="SIGKILL; it is being started again") as refused:
+        away.send(client, b"")
+    assert refused.value.reason == Reason.INTERNAL
+    with pytest.raises(Unavailable, match="SIGKILL; it is being started again"):
+        away.generate("to be", Sampling())
+    away.stop()
+    assert away.counters()["worker_starts"] == 1
+
+
+def test_a_stop_ends_a_worker_and_counts_no_crash(supervisor):
+    stopped = supervisor("waiting")
+    stopped.wait_ready()
+    pid = stopped.pid
+    assert "".join(stopped.generate("to be", Sampling())) == "to be "
+    stopped.stop()
+    assert ended(pid)
+    stopped.stop()
+    counters = stopped.counters()
+    assert (counters["worker_starts"], counters["worker_crashes"]) == (1, 0)
+
+
+def test_a_worker_that_says_what_is_no_message_is_killed_and_started_again(supervisor, monkeypatch):
+    receive, lies = wire.receive, itertools.chain([b"\x63{}"], itertools.repeat(None))
+
+    def heard(sock, *kinds, **how):
+        if wire.Ready in kinds and len(kinds) > 1 and (lie := next(lies)):
+            wire.decode(lie, kinds)
+        return receive(sock, *kinds, **how)
+
+    monkeypatch.setattr(wire, "receive", heard)
+    liar = supervisor("computing")
+    with pytest.raises(ModelError, match="it said what is no message: expected Ready or Failed or Counters, got"):
+        liar.wait_ready()
+
+
+def test_a_worker_that_ended_is_seen_though_a_child_of_its_own_lives(supervisor, tmp_path):
+    """It has the pipe open, whose end of file does not come."""
+    forking = supervisor("computing")
+    forking.wait_ready()
+    first = forking.pid
+    try:
+        assert "".join(forking.generate(f"fork:{tmp_path / 'gate'} to be", Sampling())) == "to be "
+        os.kill(first, signal.SIGKILL)
+        until(lambda: forking.alive and forking.pid != first)
+        assert "".join(forking.generate("to be", Sampling())) == "to be "
+    finally:
+        (tmp_path / "gate").touch()

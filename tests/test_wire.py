@@ -1,0 +1,141 @@
+"""What server and worker say to each other: each message comes as it was sent, and what is none is named."""
+
+import json
+import os
+import socket
+
+import pytest
+from client import hello, read_reason
+from stub_generators import supervised
+
+from shm_server import remote, wire
+from shm_server.generators import ModelError, Sampling
+from shm_server.layout import Reason, Status
+
+MESSAGES = [
+    wire.Load({"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),
+    wire.Client(b"\x00\xffany bytes"),
+    wire.Prompt("to be \u20ac\u0000\U0001f600", {"steps": 3, "temperature": None}),
+    wire.AskCounters(),
+    wire.Stop(),
+    wire.Ready(),
+    wire.Failed("there is no checkpoint", misnamed=False),
+    wire.Counters({"prompts": 1 << 60}),
+    wire.Text("half a pair: \ud800"),
+    wire.End(int(Status.BROKEN), "it broke off"),
+]
+
+
+@pytest.fixture
+def wires():
+    ours, theirs = wire.pair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_every_message_comes_as_it_was_sent(wires):
+    assert {type(message) for message in MESSAGES} == set(wire.MESSAGES)
+    ours, theirs = wires
+    for message in MESSAGES:
+        passing = socket.socket() if message.passes else None
+        wire.send(ours, message, passing)
+        received, passed = wire.receive(theirs, type(message))
+        assert received == message
+        assert bool(passed) == message.passes
+        if passed:
+            assert os.fstat(passed.fileno()) == os.fstat(passing.fileno())
+            assert not os.get_inheritable(passed.fileno())
+            passed.close()
+            passing.close()
+
+
+def packet(kind: type[wire.Message], body: object) -> bytes:
+    return bytes([wire.TAGS[kind]]) + (body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+WRONG = {
+    b"\x00{}": "expected Prompt or Counters or End or Client, got a packet with tag 0",
+    b"\xff{}": "got a packet with tag 255",
+    packet(wire.Stop, {}): "got Stop",
+    packet(wire.Prompt, b""): "a Prompt whose body is no JSON",
+    packet(wire.Prompt, b"{"): "a Prompt whose body is no JSON",
+    packet(wire.Prompt, b"\xff\xfe"): "a Prompt whose body is no JSON",
+    packet(wire.Prompt, b"[" * 100_000): "a Prompt whose body is no JSON",
+    packet(wire.Prompt, []): "a Prompt has the fields ['sampling', 'text'], got list",
+    packet(wire.Prompt, None): "got NoneType",
+    packet(wire.Prompt, {}): "got []",
+    packet(wire.Prompt, {"text": "x"}): "got ['text']",
+    packet(wire.Prompt, {"text": "x", "sampling": {}, "colour": 1}): "got ['colour', 'sampling', 'text']",
+    packet(wire.Prompt, {"text": 7, "sampling": {}}): "text of a Prompt is of type str, got int",
+    packet(wire.Prompt, {"text": "x", "sampling": []}): "sampling of a Prompt is of type dict, got list",
+    packet(wire.Counters, {"values": {"prompts": 1.5}}): "a Counters with a counter that is no whole number",
+    packet(wire.End, {"status": True, "message": ""}): "status of a End is of type int, got bool",
+    packet(wire.End, {"status": 99, "message": ""}): "a End with 99 is not a valid Status",
+}
+
+
+def test_what_is_no_message_is_named():
+    for wrong, said in WRONG.items():
+        with pytest.raises(wire.Malformed) as error:
+            wire.decode(wrong, (wire.Prompt, wire.Counters, wire.End, wire.Client))
+        assert said in str(error.value), wrong[:40]
+
+
+def test_what_is_longer_than_a_packet_is_neither_sent_nor_taken(wires):
+    ours, theirs = wires
+    with pytest.raises(wire.TooLong, match="a Text of 131087 bytes; at most 131072"):
+        wire.send(ours, wire.Text("x" * (wire.MAX_PACKET + 1)))
+    ours.send(packet(wire.Text, {"piece": "x" * wire.MAX_PACKET}))
+    with pytest.raises(wire.Malformed, match="a Text of more than 131072 bytes"):
+        wire.receive(theirs, wire.Text)
+
+
+def test_a_socket_that_is_not_expected_comes_with_the_error_and_one_that_is_missing_is_an_error(wires):
+    ours, theirs = wires
+    with socket.socket() as passing:
+        socket.send_fds(ours, [packet(wire.Stop, {})], [passing.fileno()])
+    with pytest.raises(wire.Malformed, match="a Stop with a socket") as error:
+        wire.receive(theirs, wire.Stop)
+    error.value.passed.close()
+    ours.send(packet(wire.Client, b"hello"))
+    with pytest.raises(OSError, match="a client was lost"):
+        wire.receive(theirs, wire.Client)
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_the_end_of_the_other_process_is_the_end_of_the_file(wires, unread):
+    ours, theirs = wires
+    if unread:
+        wire.send(theirs, wire.Ready())
+    ours.close()
+    for _ in range(2):
+        with pytest.raises(EOFError):
+            wire.receive(theirs, wire.Ready)
+
+
+def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_on():
+    generator = supervised("computing", spin_us=0)
+    try:
+        generator.wait_ready()
+        pid, pipe = generator.pid, generator._worker._pipe
+        for wrong in WRONG:
+            if wrong[0] == wire.TAGS[wire.Stop]:
+                continue
+
+            def send(_: wire.Prompt, sock: socket.socket, wrong: bytes = wrong) -> None:
+                socket.send_fds(pipe, [wrong], [sock.fileno()])
+
+            with pytest.raises(ModelError):
+                "".join(remote.ask(send, "x", Sampling()))
+            assert "".join(generator.generate("to be", Sampling())) == "to be "
+        with pytest.raises(ModelError, match="colour"):  # well-formed, and no Sampling
+            "".join(remote.ask(lambda _, s: wire.send(pipe, wire.Prompt("x", {"colour": 1}), s), "x", Sampling()))
+        pipe.send(packet(wire.Ready, {}))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:  # a hello of another kind of lane, passed on in spite of it
+            wire.send(pipe, wire.Client(hello(kinds=(1,))), theirs)
+            assert read_reason(ours)[1:] == (Reason.LANE_UNAVAILABLE, "this server offers no image lane")
+        assert "".join(generator.generate("to be", Sampling())) == "to be "
+        assert generator.pid == pid
+    finally:
+        generator.stop()
