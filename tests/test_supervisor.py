@@ -14,6 +14,7 @@ from shm_server.doorbell import Refused
 from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
 from shm_server.layout import Reason
 from shm_server.supervisor import Backoff, Supervisor
+from shm_server.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_first_worker_that_is_killed_while_it_loads_is_said(supervisor):
         loading.wait_ready()
 
 
-def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(supervisor):
+def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(supervisor, caplog):
     loading = supervisor("endless")
     until(lambda: loading.pid)
     pid = loading.pid
@@ -85,6 +86,23 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
         away.generate("to be", Sampling())
     away.stop()
     assert away.counters()["worker_starts"] == 1
+    assert "did not stop within" not in caplog.text
+
+
+def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervisor, monkeypatch, caplog):
+    started = []
+
+    def start(load: wire.Load) -> WorkerProcess:
+        until(lambda: running and running[0]._stopping)
+        started.append(WorkerProcess(load))
+        return started[0]
+
+    running: list[Supervisor] = []
+    monkeypatch.setattr("shm_server.supervisor.WorkerProcess", start)
+    running.append(supervisor("endless"))
+    running[0].stop()
+    assert ended(started[0].pid)
+    assert "did not stop within" not in caplog.text
 
 
 def test_a_stop_ends_a_worker_and_counts_no_crash(supervisor):
