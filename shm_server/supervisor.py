@@ -183,7 +183,7 @@ class Supervisor:
         """A worker from its start to its end: why it ended, and how many seconds it served."""
         try:
             worker = self._worker = WorkerProcess(self._load)
-        except OSError as error:
+        except (OSError, wire.TooLong) as error:
             return ModelError(f"the generator's process could not be started: {describe(error)}"), 0.0
         self._starts += 1
         if self._stopping:  # which did not see it
@@ -201,8 +201,8 @@ class Supervisor:
                 else:
                     self._loaded = True
                     self._first.put(None)
-        except wire.Malformed as error:
-            failed = ModelError(f"the generator's process was killed, it said what is no message: {error}")
+        except (wire.Malformed, OSError) as error:  # `messages` has ended it
+            failed = ModelError(f"the generator's process was killed, it cannot be understood: {describe(error)}")
         end = f"the generator's process {worker.ending()}"
         # A caller does not read what a library said when it did not load.
         said = end if begun else "the generator's process did not load, as the server's log says"

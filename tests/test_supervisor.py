@@ -1,12 +1,13 @@
 """The life of a worker, as the process has it that started it."""
 
+import errno
 import itertools
 import os
 import signal
 import socket
 
 import pytest
-from conftest import ended, until
+from conftest import children, ended, until
 from stub_generators import supervised
 
 from shm_server import wire
@@ -117,6 +118,27 @@ def test_a_stop_ends_a_worker_and_counts_no_crash(supervisor):
     assert (counters["worker_starts"], counters["worker_crashes"]) == (1, 0)
 
 
+def test_a_process_that_cannot_be_started_is_an_error_and_tried_again_after_a_crash(supervisor, monkeypatch):
+    with pytest.raises(ModelError, match="could not be started: TooLong: a Load of"):
+        supervisor("x" * wire.MAX_PACKET).wait_ready()
+    one, others = supervisor("computing"), set(children(os.getpid()))
+    one.wait_ready()
+    first, pidfd_open = one.pid, os.pidfd_open
+    failures = [OSError(errno.EMFILE, "Too many open files")] * 3
+
+    def narrow(pid: int) -> int:
+        if failures:
+            raise failures.pop()
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", narrow)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: one.alive and one.pid != first)
+    assert failures == []
+    assert set(children(os.getpid())) - others - {first} == {one.pid}, "a process was left that nobody watches"
+    assert "".join(one.generate("to be", Sampling())) == "to be "
+
+
 def test_a_worker_that_says_what_is_no_message_is_killed_and_started_again(supervisor, monkeypatch):
     receive, lies = wire.receive, itertools.chain([b"\x63{}"], itertools.repeat(None))
 
@@ -127,7 +149,9 @@ def test_a_worker_that_says_what_is_no_message_is_killed_and_started_again(super
 
     monkeypatch.setattr(wire, "receive", heard)
     liar = supervisor("computing")
-    with pytest.raises(ModelError, match="it said what is no message: expected Ready or Failed or Counters, got"):
+    with pytest.raises(
+        ModelError, match="it cannot be understood: Malformed: expected Ready or Failed or Counters, got"
+    ):
         liar.wait_ready()
 
 
