@@ -163,8 +163,9 @@ static bool install(void)
     }
     before[level] = top; /* first: the handler may run at once */
     levels = level == levels ? levels + 1 : levels;
-    /* NODEFER: whom we hand on to says itself what it wants blocked. */
-    struct sigaction ours = {.sa_sigaction = handlers[level], .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER};
+    /* NODEFER: whom we hand on to says itself what it wants blocked. Not ONSTACK: what faults is data, so the stack has room, and a
+     * thread's signal stack may be one that a library has left behind unmapped, as OpenVINO does. */
+    struct sigaction ours = {.sa_sigaction = handlers[level], .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER};
     return sigaction(SIGBUS, &ours, NULL) == 0;
 }
 

@@ -184,6 +184,31 @@ os._exit(0 if mapping.broken else 1)
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
+def test_a_thread_whose_signal_stack_is_no_more_is_guarded_too():
+    """A library that ends may leave one behind."""
+    script = """
+import ctypes, os
+from shm_server import _core
+from shm_server.segment import allot
+
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+libc, size = ctypes.CDLL(None, use_errno=True), 1 << 16
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+at = libc.mmap(None, size, 3, 0x22, -1, 0)  # private, anonymous
+assert libc.sigaltstack(ctypes.byref(Stack(at, 0, size)), None) == 0
+assert libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t(size)) == 0
+fd = allot(32768, False)
+mapping = _core.Mapping(fd, 32768)
+os.ftruncate(fd, 0)
+memoryview(mapping)[5] = 1
+os._exit(0 if mapping.broken else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
 # ---- a lane in it
 
 STEPS = {
