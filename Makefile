@@ -77,7 +77,7 @@ beside-python: $(VENV)/.test
 
 lint: $(VENV)/.test
 	@echo "== lint"
-	$(PY) shm_server/layout/generate.py --check
+	$(PY) tools/generate_layout.py --check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	@bad=$$($(dir $(shell command -v $(GO)))gofmt -l go-shm-client bench/go); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
@@ -128,7 +128,7 @@ bench-publish: $(VENV)/.bench
 	$(PY) -m bench.publish build/bench/full
 
 layout:
-	python3 shm_server/layout/generate.py
+	python3 tools/generate_layout.py
 
 clean:
 	rm -rf $(VENV) bin build *.egg-info shm_server/_core*.so

@@ -1,6 +1,7 @@
 """The one thing that pyproject.toml cannot say yet: the C core, built against the stable ABI of Python 3.11."""
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -14,8 +15,8 @@ setup(
     ext_modules=[
         Extension(
             "shm_server._core",
-            [f"shm_server/native/{name}.c" for name in ("core", "mapping", "guard")],
-            depends=[f"shm_server/native/{name}.h" for name in ("ring", "stream", "layout", "guard", "mapping")],
+            [f"shm_server/native/{name}.c" for name in ("core", "lane", "poller", "mapping", "guard")],
+            depends=[str(header) for header in Path("shm_server/native").glob("*.h")],
             extra_compile_args=flags,
             extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
             py_limited_api=True,

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from shm_server import Server
 from shm_server.generators import Limits, Sampling, check_prompt
+from shm_server.layout import Protocol
 from shm_server.supervisor import Supervisor
 
 MAX_SESSIONS = 4
@@ -80,12 +81,11 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     idle = args.prompt_priority == "idle"
-    generator = Supervisor(
-        {"engine": "bench.scripted:Scripted"}, spin_us=args.spin, max_sessions=MAX_SESSIONS, idle=idle
-    )
+    options = {"engine": "bench.scripted:Scripted"}
+    generator = Supervisor(Protocol.STREAM, options, spin_us=args.spin, max_sessions=MAX_SESSIONS, idle=idle)
     try:
         generator.wait_ready()
-        # The image lane, which nobody uses, takes no core from the prompts.
+        # The call lane, which nobody uses, takes no core from the prompts.
         server = Server(None, args.socket, spin_us=0, max_sessions=MAX_SESSIONS, generator=generator)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         server.run()

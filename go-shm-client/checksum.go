@@ -8,7 +8,16 @@ import (
 // Checksum is what the server computes over an echo's pixels: two running sums over 64-bit words, the last one
 // padded with zero bytes; layout.md, "Checksum". The first sum sees every bit, the second the order of the words.
 func Checksum(b []byte) uint64 {
-	var sum, order uint64
+	var c checksum
+	c.add(b)
+	return c.value()
+}
+
+// checksum is the sums over several tensors, one after the other.
+type checksum struct{ sum, order uint64 }
+
+func (c *checksum) add(b []byte) {
+	sum, order := c.sum, c.order
 	for ; len(b) >= 8; b = b[8:] {
 		sum += binary.LittleEndian.Uint64(b)
 		order += sum
@@ -19,5 +28,7 @@ func Checksum(b []byte) uint64 {
 		sum += binary.LittleEndian.Uint64(last[:])
 		order += sum
 	}
-	return sum ^ bits.RotateLeft64(order, 32)
+	c.sum, c.order = sum, order
 }
+
+func (c *checksum) value() uint64 { return c.sum ^ bits.RotateLeft64(c.order, 32) }

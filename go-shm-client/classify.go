@@ -2,147 +2,88 @@ package shm
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"math"
 	"slices"
-	"time"
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
-	"go-shm-client/internal/session"
 )
 
-// PixelBytes is the size of an image as the model sees it: 32 x 32 pixels, planar RGB (1024 bytes red, then green,
+// PixelBytes is the size of an image as the default model sees it: 32 x 32 pixels, planar RGB (1024 bytes red, then green,
 // then blue; each row by row from the top).
-const PixelBytes = layout.ImageBytes
+const PixelBytes = fault.PixelBytes
 
-// A Result is the model's answer.
+// A Result is the model's answer: the class with the largest score, the first of those where there are several.
 type Result struct {
-	Label     string
-	Class     int           // Label's index in Info.Classes
-	Score     float32       // probability of Label, 0 to 1
-	Scores    []float32     // of every class; nil unless asked for by WithScores
-	Batch     int           // how many images the model ran together with this one, itself counted
-	QueueTime time.Duration // from the call until the server took it
-	ModelTime time.Duration // from there until the model had its result
+	Label  string
+	Class  int       // Label's index in Info.Classes
+	Score  float32   // probability of Label, 0 to 1
+	Scores []float32 // of every class; nil unless asked for by WithScores
+	Timing
 }
 
-// Classify classifies PixelBytes bytes of pixels. It waits for a free slot. Package go-shm-client/pictures makes such bytes
-// of picture files.
+// Classify classifies PixelBytes bytes of pixels with the default model, which is one that takes them and gives labelled scores, or
+// it is a *SignatureError. It waits for a free slot. Package go-shm-client/pictures makes such bytes of picture files.
 func (c *Client) Classify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, take)
+	return c.classify(ctx, pixels, opts, (*link).reserve)
 }
 
 // TryClassify is Classify that returns ErrRingFull when every slot is taken.
 func (c *Client) TryClassify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, tryTake)
+	return c.classify(ctx, pixels, opts, (*link).tryReserve)
 }
 
-func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, claim claim) (Result, error) {
-	s, slot, err := c.claim(ctx, pixels, claim)
+func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, reserve reserve) (Result, error) {
+	slot, err := c.reserveFor(ctx, pixels, reserve)
 	if err != nil {
 		return Result{}, err
 	}
-	result, owned, err := classify(ctx, s, slot, pixels, opts)
-	if owned {
-		s.Release(slot)
+	defer slot.Release()
+	if err := slot.write(pixels); err != nil {
+		return Result{}, err
 	}
-	return result, err
+	return slot.Classify(ctx, opts...)
 }
 
-// claim takes a slot of a session.
-type claim func(*session.Session, context.Context) (uint32, error)
-
-func take(s *session.Session, ctx context.Context) (uint32, error)  { return s.Take(ctx) }
-func tryTake(s *session.Session, _ context.Context) (uint32, error) { return s.TryTake() }
-
-// claim takes a slot for pixels, which are not written to it yet. Its errors are ErrNotRun.
-func (c *Client) claim(ctx context.Context, pixels []byte, claim claim) (*session.Session, uint32, error) {
-	if len(pixels) != PixelBytes {
-		return nil, 0, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
+// Classify classifies the pixels where they are.
+func (s Slot) Classify(ctx context.Context, opts ...CallOption) (Result, error) {
+	if s.lease == nil {
+		return Result{}, ErrSlotReleased
 	}
-	conn, err := c.images.connection()
+	conn := s.lease.conn
+	if conn.classifier != nil {
+		return Result{}, conn.classifier
+	}
+	if _, err := s.call(ctx, layout.OpRun); err != nil {
+		return Result{}, err
+	}
+	defer s.end()
+	output := &conn.Metadata.Model.Outputs[0]
+	scores, err := view[float32](s.lease, output.Name)
 	if err != nil {
-		return nil, 0, notRun(err)
+		return Result{}, err
 	}
-	slot, err := claim(conn.Session, ctx)
-	return conn.Session, slot, notRun(err)
-}
-
-// classify runs the model on an owned slot, after pixels were written to it unless they are nil, and copies out of the reply while
-// the slot still is.
-func classify(ctx context.Context, s *session.Session, slot uint32, pixels []byte, opts []CallOption) (result Result, owned bool, err error) {
-	option := collectCall(opts)
-	var flags uint16
-	if option.wantScores {
-		flags = layout.SubmissionFlagWantScores
-	}
-	done, owned, err := s.CallWith(ctx, slot, pixels, layout.OpClassify, flags)
-	if err == nil {
-		err = statusError(done, s, slot)
-	}
+	option, result := collectCall(opts), Result{Timing: s.lease.timing}
+	err = conn.Touch(func() {
+		if option.wantScores {
+			result.Scores = append(slices.Grow(option.scores, len(scores)), scores...)
+			scores = result.Scores // the server's are read once
+		}
+		result.Class, result.Score = largest(scores)
+	})
 	if err != nil {
-		return Result{}, owned, err
+		return Result{}, err
 	}
-	classes := s.Metadata.Classes
-	if uint64(done.Label) >= uint64(len(classes)) {
-		return Result{}, owned, fault.Violated("label", "class %d, there are %d", done.Label, len(classes))
-	}
-	result = Result{
-		Label:     classes[done.Label],
-		Class:     int(done.Label),
-		Score:     done.Score,
-		Batch:     int(done.Batch),
-		QueueTime: time.Duration(done.QueueNS),
-		ModelTime: time.Duration(done.ModelNS),
-	}
-	if option.wantScores {
-		if uint64(done.Length) != 4*uint64(len(classes)) {
-			return Result{}, owned, fault.Violated("length", "%d bytes of scores for %d classes", done.Length, len(classes))
-		}
-		scores := option.scores
-		err = s.Touch(func() { scores = appendScores(scores, s.Reply(slot)[:done.Length]) })
-		if err != nil {
-			return Result{}, owned, err
-		}
-		result.Scores = scores
-	}
-	return result, owned, nil
+	result.Label = output.Labels[result.Class]
+	return result, nil
 }
 
-func appendScores(dst []float32, reply []byte) []float32 {
-	dst = slices.Grow(dst, len(reply)/4)
-	for ; len(reply) >= 4; reply = reply[4:] {
-		dst = append(dst, math.Float32frombits(binary.LittleEndian.Uint32(reply)))
-	}
-	return dst
-}
-
-// unlessRun marks a refusal of the server's as ErrNotRun. A prompt that had begun counts itself in its batch.
-func unlessRun(err error, done layout.Completion) error {
-	if done.Batch == 0 {
-		return notRun(err)
-	}
-	return err
-}
-
-// statusError turns a completion's status, which the lane has checked, into an error.
-func statusError(done layout.Completion, s *session.Session, slot uint32) error {
-	if err := s.Intact(); err != nil {
-		return err
-	}
-	switch done.Status {
-	case layout.StatusDeadlineExceeded:
-		return unlessRun(ErrDeadlineExceeded, done)
-	case layout.StatusDraining:
-		return unlessRun(ErrDraining, done)
-	case layout.StatusModelError:
-		var message string
-		if err := s.Touch(func() { message = string(s.Reply(slot)[:done.Length]) }); err != nil {
-			return err
+// largest is the index of the largest score, the first of equals, and the score.
+func largest(scores []float32) (at int, best float32) {
+	best = scores[0]
+	for i, score := range scores[1:] {
+		if score > best {
+			at, best = i+1, score
 		}
-		return &ModelError{Message: fault.Line(message)}
 	}
-	return nil
+	return at, best
 }

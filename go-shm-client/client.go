@@ -2,10 +2,9 @@ package shm
 
 import (
 	"context"
-	"log/slog"
-	"sync/atomic"
+	"sync"
 
-	"go-shm-client/internal/fault"
+	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/session"
 )
@@ -15,18 +14,19 @@ type Client struct {
 	path     string
 	options  options
 	counters session.Counters
-	images   *link
-	prompts  atomic.Pointer[link] // nil until the first prompt
-	dialling chan struct{}        // holds one token: for who makes prompts
-	life     context.Context      // until Close
+	images   *link           // of the default call model
+	life     context.Context // until Close
 	stop     context.CancelFunc
+
+	mu    sync.Mutex
+	links map[linkKey]*entry // those of the models that were asked for
 }
 
-// Info is what the server says about itself.
+// Info is what the server says about itself and its default model.
 type Info struct {
 	Server  string
 	Model   string
-	Classes []string // by Result.Class; do not modify
+	Classes []string // by Result.Class, the labels of the model's one output, where it has some; do not modify
 	Slots   int      // calls in flight at a time
 }
 
@@ -40,72 +40,59 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{path: path, options: options, dialling: make(chan struct{}, 1)}
-	c.dialling <- struct{}{}
-	lane := layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: options.slots}
-	if c.images, err = c.dial(ctx, lane, options.wait, options.logger); err != nil {
+	c := &Client{path: path, options: options, links: make(map[linkKey]*entry)}
+	key := linkKey{layout.ProtocolCall, ""}
+	if c.images, err = c.dial(ctx, options.request(key), options.wait); err != nil {
 		return nil, err
 	}
 	c.life, c.stop = context.WithCancel(context.Background())
+	e, err := c.entry(key)
+	if err != nil {
+		return nil, err
+	}
+	e.made.Store(c.images)
 	return c, nil
 }
 
-func (c *Client) dial(ctx context.Context, lane layout.LaneRequest, wait bool, logger *slog.Logger) (*link, error) {
+func (c *Client) dial(ctx context.Context, request doorbell.Request, wait bool) (*link, error) {
 	connect := func(ctx context.Context) (*connection, error) {
-		s, err := session.Dial(ctx, c.path, c.options.trust, lane, c.options.spin, &c.counters)
+		s, err := session.Dial(ctx, c.path, c.options.trust, request, c.options.spin, &c.counters)
 		if err != nil {
 			return nil, err
 		}
-		conn := &connection{Session: s, leases: make([]lease, s.Slots())}
-		for slot := range conn.leases {
-			conn.leases[slot].session, conn.leases[slot].slot = s, uint32(slot)
-		}
-		return conn, nil
+		return newConnection(s), nil
 	}
-	return dialLink(ctx, connect, wait, logger.With("path", c.path))
+	return dialLink(ctx, connect, wait, c.options.logger.With("path", c.path))
 }
 
-// promptLink is the second session, to whoever serves prompts. It is made by the first call that needs it.
-func (c *Client) promptLink(ctx context.Context) (*link, error) {
-	if l := c.prompts.Load(); l != nil {
-		return l, nil
-	}
-	select {
-	case <-c.dialling:
-		defer func() { c.dialling <- struct{}{} }()
-	case <-ctx.Done():
-		return nil, fault.Context(ctx)
-	}
-	if c.life.Err() != nil {
-		return nil, errClosed
-	}
-	if l := c.prompts.Load(); l != nil {
-		return l, nil
-	}
-	dialCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
-	l, err := c.dial(dialCtx, c.options.prompts, false, c.options.logger.With("lane", "prompt"))
-	if err == nil {
-		c.prompts.Store(l)
-	}
-	return l, err
+// alive is ctx, which ends when the client is closed too. Call release when it is not needed any more.
+func (c *Client) alive(ctx context.Context) (alive context.Context, release func()) {
+	alive, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.life, func() { cancel(errClosed) })
+	return alive, func() { stop(); cancel(nil) }
 }
 
-// Close fails the calls in flight with ErrClosed and closes the connection. Slots that are still leased keep their
+// Close fails the calls in flight with ErrClosed and closes the connections. Slots that are still leased keep their
 // memory until they are released. Closing twice does nothing.
 func (c *Client) Close() error {
 	c.stop()
-	c.images.close()
-	<-c.dialling // nobody dials any more
-	defer func() { c.dialling <- struct{}{} }()
-	if l := c.prompts.Load(); l != nil {
-		l.close()
+	c.mu.Lock() // from now on nobody adds one
+	var all []*entry
+	for _, e := range c.links {
+		all = append(all, e)
+	}
+	c.mu.Unlock()
+	for _, e := range all {
+		<-e.making // nobody dials any more
+		if l := e.made.Load(); l != nil {
+			l.close()
+		}
+		e.making <- struct{}{}
 	}
 	return nil
 }
 
-// WaitReady waits until the client is connected. It returns an error when ctx ends or the client is closed.
+// WaitReady waits until the client is connected to its default model. It returns an error when ctx ends or the client is closed.
 func (c *Client) WaitReady(ctx context.Context) error { return c.images.waitReady(ctx) }
 
 // Info is what the server said when the client last connected.
@@ -114,7 +101,7 @@ func (c *Client) Info() Info {
 	return info
 }
 
-// PromptInfo is Info of who answers prompts: their server may be another process, and its Model is another one.
+// PromptInfo is Info of the model that answers prompts.
 func (c *Client) PromptInfo(ctx context.Context) (Info, error) {
 	l, err := c.promptLink(ctx)
 	if err != nil {
@@ -122,4 +109,9 @@ func (c *Client) PromptInfo(ctx context.Context) (Info, error) {
 	}
 	info, _ := l.state()
 	return info, nil
+}
+
+// promptLink is the session of the default stream model.
+func (c *Client) promptLink(ctx context.Context) (*link, error) {
+	return c.link(ctx, linkKey{layout.ProtocolStream, ""})
 }

@@ -89,6 +89,10 @@ func eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
+func spins() map[string]time.Duration {
+	return map[string]time.Duration{"parked": 0, "spinning": SpinForever}
+}
+
 func TestAPictureIsClassified(t *testing.T) {
 	client := dialFake(t, startFake(t, 4))
 	dark, err := client.Classify(soon(t), gray(51))
@@ -200,7 +204,7 @@ func TestAFullRingIsWaitedForOrReported(t *testing.T) {
 
 func TestARefusalIsTyped(t *testing.T) {
 	f := startFake(t, 4)
-	f.Refuse = func() *doorbell.RefusedError {
+	f.Refuse = func(string) *doorbell.RefusedError {
 		return &doorbell.RefusedError{Reason: layout.ReasonVersion, Message: "layout major 1, this server speaks 2"}
 	}
 	_, err := Dial(soon(t), f.Path)
@@ -214,11 +218,7 @@ func TestTheHotPathAllocatesNothing(t *testing.T) {
 	f := startFake(t, 4)
 	f.Behaviour = func() fakeserver.Behaviour { // the fake's own checksum allocates
 		return fakeserver.Behaviour{Answer: func(s *fakeserver.Server, got layout.Submission) {
-			length := uint32(0)
-			if got.Flags != 0 {
-				length = 8
-			}
-			s.Answer(got, layout.Completion{Length: length})
+			s.Answer(got, layout.Completion{})
 		}}
 	}
 	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": DefaultSpin} {

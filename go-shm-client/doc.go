@@ -17,11 +17,20 @@
 //	fill(slot.Pixels())
 //	result, err := slot.Classify(ctx)
 //
+// Those are calls of the server's default model. Any other one is called by its name, with whatever tensors it takes:
+//
+//	iris, err := client.Model(ctx, "iris")
+//	y, err := shm.Call[float32](ctx, iris, []float32{5.1, 3.5, 1.4, 0.2})
+//
+// or, where there are several tensors or nothing is to be copied, in a Slot: Model.Reserve, View, Slot.Run. Client.Models says which
+// models there are.
+//
 // A Client is safe for concurrent use, and meant to be shared: its slots are. When all of them are taken, calls wait
 // for one until their context ends; the Try variants return ErrRingFull. A call whose context ends while the server
 // works on it returns at once, and its slot is used again when the server is done with it. When the server goes away,
 // the calls in flight fail with ErrServerGone, none is retried, and the client reconnects in the background. An error that is
-// ErrNotRun says that the call can be made again without being run twice.
+// ErrNotRun says that the call can be made again without being run twice. A model that is replaced by the next version of it
+// fails no call: those that it did not take wait for the next version.
 //
 // Shared memory needs Linux and a little-endian processor, of 32 or 64 bits; elsewhere Dial fails with errors.ErrUnsupported, and
 // packages uds and httpjson do.

@@ -6,64 +6,70 @@ import (
 	"time"
 
 	"go-shm-client/internal/layout"
-	"go-shm-client/internal/session"
 )
 
 // An EchoResult is the server's answer to an echo.
 type EchoResult struct {
-	Checksum  uint64        // of all the pixels, as the server read them; compare it with Checksum
-	Batch     int           // how many echoes the server answered together, this one counted
-	QueueTime time.Duration // from the call until the server took it
-	ModelTime time.Duration // from there until it had the checksum, where it measures that
+	Checksum uint64 // of all the pixels, as the server read them; compare it with Checksum
+	Timing          // ModelTime is until it had the checksum, where it measures that
 }
 
 // Echo sends PixelBytes bytes through the server, all the way but the model. It waits for a free slot.
 func (c *Client) Echo(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, take)
+	return c.echo(ctx, pixels, (*link).reserve)
 }
 
 // TryEcho is Echo that returns ErrRingFull when every slot is taken.
 func (c *Client) TryEcho(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, tryTake)
+	return c.echo(ctx, pixels, (*link).tryReserve)
 }
 
-func (c *Client) echo(ctx context.Context, pixels []byte, claim claim) (EchoResult, error) {
-	s, slot, err := c.claim(ctx, pixels, claim)
+func (c *Client) echo(ctx context.Context, pixels []byte, reserve reserve) (EchoResult, error) {
+	slot, err := c.reserveFor(ctx, pixels, reserve)
 	if err != nil {
 		return EchoResult{}, err
 	}
-	result, owned, err := echo(ctx, s, slot, pixels)
-	if owned {
-		s.Release(slot)
+	defer slot.Release()
+	if err := slot.write(pixels); err != nil {
+		return EchoResult{}, err
 	}
-	return result, err
+	return slot.Echo(ctx)
 }
 
-func echo(ctx context.Context, s *session.Session, slot uint32, pixels []byte) (result EchoResult, owned bool, err error) {
-	done, owned, err := s.CallWith(ctx, slot, pixels, layout.OpEcho, 0)
-	if err == nil {
-		err = statusError(done, s, slot)
-	}
+// Echo has the server read the inputs where they are; its checksum is over all of them, one after the other.
+func (s Slot) Echo(ctx context.Context) (EchoResult, error) {
+	done, err := s.call(ctx, layout.OpEcho)
 	if err != nil {
-		return EchoResult{}, owned, err
+		return EchoResult{}, err
 	}
-	return EchoResult{
-		Checksum:  done.Checksum,
-		Batch:     int(done.Batch),
-		QueueTime: time.Duration(done.QueueNS),
-		ModelTime: time.Duration(done.ModelNS),
-	}, owned, nil
+	defer s.end()
+	return EchoResult{done.Checksum, s.lease.timing}, nil
 }
 
-// Ping measures one echo: through the server, but not through its model.
+// checksum is what the server has to find in the slot's inputs.
+func (s Slot) checksum() (uint64, error) {
+	if err := s.begin(); err != nil {
+		return 0, err
+	}
+	defer s.end()
+	var sums checksum
+	err := s.lease.conn.Touch(func() {
+		for i := range s.lease.conn.Geometry().Inputs {
+			sums.add(s.lease.input(i))
+		}
+	})
+	return sums.value(), notRun(err)
+}
+
+// Ping measures one echo: through the server, but not through its default model.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
-	slot, err := c.ReserveImage(ctx)
+	slot, err := c.images.reserve(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer slot.Release()
-	var want uint64 // of whatever lies there
-	if err := slot.Fill(func(pixels []byte) { want = Checksum(pixels) }); err != nil {
+	want, err := slot.checksum() // of whatever lies there
+	if err != nil {
 		return 0, err
 	}
 	began := time.Now()

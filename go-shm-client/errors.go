@@ -19,8 +19,9 @@ var (
 	//	the context ended, the client closed before it was sent   in flight
 	//	ErrDraining, ErrDeadlineExceeded     by the server        a prompt that had begun, or in flight
 	//	ErrRingFull, ErrPixelCount,
+	//	ErrTensor, *SignatureError,
 	//	ErrSlotReleased, ErrSlotBusy,
-	//	ErrInvalidPrompt                     always
+	//	ErrNoSuchModel, ErrInvalidPrompt     always
 	//	every other error                                         always
 	ErrNotRun = fault.NotRun
 	// ErrRingFull: every slot is taken. Only Try variants return it, the others wait.
@@ -36,6 +37,10 @@ var (
 	ErrModel = fault.Model
 	// ErrProtocol: server and client do not understand each other.
 	ErrProtocol = fault.Protocol
+	// ErrNoSuchModel: the server has no model of that name, or none that answers prompts; the text lists those that it has.
+	ErrNoSuchModel = fault.NoSuchModel
+	// ErrTensor: a name, a type, a size or an extent that is not as the model's signature has it; the text says both.
+	ErrTensor = fault.Tensor
 	// ErrPixelCount: the pixels are not PixelBytes bytes.
 	ErrPixelCount = fault.PixelCount
 	// ErrSlotReleased: the slot's lease is over: it was released, or its last call's context ended in flight.

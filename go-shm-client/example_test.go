@@ -57,6 +57,62 @@ func ExampleClient_ReserveImage() {
 	}
 }
 
+// A model of any kind, its tensors written and read where they are.
+func ExampleClient_Model() {
+	ctx := context.Background()
+	client, err := shm.Dial(ctx, "", shm.WithModel("embedder", shm.ModelOptions{Extent: 512})) // most tokens of a text
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	model, err := client.Model(ctx, "embedder")
+	if err != nil {
+		log.Fatal(err) // shm.ErrNoSuchModel: the text says which there are
+	}
+	slot, err := model.Reserve(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer slot.Release()
+
+	text := []int32{101, 7592, 102}
+	if err := slot.SetExtent(len(text)); err != nil {
+		log.Fatal(err)
+	}
+	ids, err := shm.View[int32](slot, "ids") // as long as the text
+	if err != nil {
+		log.Fatal(err) // shm.ErrTensor: another type, or no tensor of that name
+	}
+	copy(ids, text)
+	if err := slot.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+	vector, err := shm.View[float32](slot, "vector") // until Release, or the next Run
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(vector, slot.Timing().ModelTime)
+}
+
+// A model of one tensor in and one out, both copied.
+func ExampleCall() {
+	ctx := context.Background()
+	client, err := shm.Dial(ctx, "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	iris, err := client.Model(ctx, "iris")
+	if err != nil {
+		log.Fatal(err)
+	}
+	y, err := shm.Call[float32](ctx, iris, []float32{5.1, 3.5, 1.4, 0.2})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(y, iris.Outputs()[0].Labels)
+}
+
 // A service that would rather turn work away than queue it, and that knows what to tell its callers.
 func ExampleClient_TryClassify() {
 	client, err := shm.Dial(context.Background(), "", shm.WithSpin(50*time.Microsecond))

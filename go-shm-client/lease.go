@@ -1,21 +1,31 @@
 package shm
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
+	"time"
 
-	"go-shm-client/internal/session"
+	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
 )
 
 // lease is the part of a Slot that its copies share. There is one for each slot of a session, reused by one lease
 // after another, so that a reservation allocates nothing; a Slot of an earlier generation gets nowhere with it.
 type lease struct {
-	session *session.Session
-	slot    uint32
-	state   atomic.Uint64 // generation<<2 | one of the constants below
+	conn  *connection
+	slot  uint32
+	state atomic.Uint64 // generation<<2 | one of the constants below
+
+	// Of whoever made the lease busy.
+	extent uint32
+	timing Timing
 }
 
 const (
-	leaseIdle     = 0 // pixels may be written
+	leaseIdle     = 0 // the tensors may be written and read
 	leaseBusy     = 1 // a call is in flight
 	leaseReleased = 2 // a call is in flight, and releases the slot when it ends
 )
@@ -23,6 +33,7 @@ const (
 // open begins the next generation. The caller owns the slot.
 func (l *lease) open() Slot {
 	generation := l.state.Load()>>2 + 1
+	l.extent, l.timing = segment.Bound(l.conn.Geometry().Inputs), Timing{}
 	l.state.Store(generation<<2 | leaseIdle)
 	return Slot{l, generation}
 }
@@ -32,7 +43,7 @@ func (l *lease) close(generation uint64) {
 		switch state := l.state.Load(); state {
 		case generation<<2 | leaseIdle:
 			if l.state.CompareAndSwap(state, (generation+1)<<2) {
-				l.session.Release(l.slot)
+				l.conn.Release(l.slot)
 				return
 			}
 		case generation<<2 | leaseBusy:
@@ -45,6 +56,7 @@ func (l *lease) close(generation uint64) {
 	}
 }
 
+// begin makes the lease busy: until end, nobody else uses its tensors.
 func (s Slot) begin() error {
 	if s.lease == nil {
 		return ErrSlotReleased
@@ -61,19 +73,100 @@ func (s Slot) begin() error {
 	return nil
 }
 
-// end ends a call. owned says whether the slot came back from it.
-func (s Slot) end(owned bool) {
-	busy, released, over := s.generation<<2|leaseBusy, s.generation<<2|leaseReleased, (s.generation+1)<<2
-	if owned {
-		if !s.lease.state.CompareAndSwap(busy, s.generation<<2|leaseIdle) { // released meanwhile
-			s.lease.state.Store(over)
-			s.lease.session.Release(s.lease.slot)
-		}
-		return
+func (s Slot) end() {
+	if !s.lease.state.CompareAndSwap(s.generation<<2|leaseBusy, s.generation<<2|leaseIdle) { // released meanwhile
+		s.lease.state.Store((s.generation + 1) << 2)
+		s.lease.conn.Release(s.lease.slot)
 	}
-	// The slot is quarantined: the lane releases it, or has done so. It may even be leased to somebody else by now,
-	// so only our own generation is ended.
+}
+
+// lose ends the lease of a slot that is quarantined: the lane releases it, or has done so. It may even be leased to somebody else
+// by now, so only our own generation is ended.
+func (s Slot) lose() {
+	busy, released, over := s.generation<<2|leaseBusy, s.generation<<2|leaseReleased, (s.generation+1)<<2
 	if !s.lease.state.CompareAndSwap(busy, over) {
 		s.lease.state.CompareAndSwap(released, over)
 	}
+}
+
+// call has the server do op with the slot's inputs. Without an error the lease is busy afterwards, so that the outputs can be
+// read: end follows.
+func (s Slot) call(ctx context.Context, op uint16) (layout.Completion, error) {
+	if err := s.begin(); err != nil {
+		return layout.Completion{}, err
+	}
+	l := s.lease
+	done, owned, err := l.conn.Do(ctx, l.slot, layout.Submission{Op: op, Extent: l.extent})
+	if !owned {
+		s.lose()
+		return layout.Completion{}, err
+	}
+	switch {
+	case err == nil:
+		err = statusError(done, l.conn.Session, l.slot)
+	case errors.Is(err, fault.Moved):
+		done, err = l.ferry(ctx, op)
+	}
+	if err != nil {
+		s.end()
+		return layout.Completion{}, err
+	}
+	l.timing = Timing{int(done.Batch), time.Duration(done.QueueNS), time.Duration(done.ModelNS)}
+	return done, nil
+}
+
+// ferry makes the call of a slot whose session has moved, and did not run it, in a slot of the next session: the inputs are
+// copied there, and the outputs back. The memory of the session that has moved is its slots' until they are released.
+func (l *lease) ferry(ctx context.Context, op uint16) (layout.Completion, error) {
+	conn, number, err := l.conn.link.claim(ctx)
+	if err != nil {
+		return layout.Completion{}, err
+	}
+	next := conn.leases[number].open()
+	defer next.Release()
+	there := next.lease
+	was, is := &l.conn.Metadata.Model, &conn.Metadata.Model
+	if !sameTensors(was, is) || l.extent > there.extent {
+		expected := was.String()
+		if l.extent > 0 {
+			expected += fmt.Sprintf(" with an extent of %d", l.extent)
+		}
+		return layout.Completion{}, &SignatureError{expected, *is}
+	}
+	there.extent = l.extent
+	if err := l.touchWith(there, func() {
+		for i := range l.conn.Geometry().Inputs {
+			copy(there.input(i), l.input(i))
+		}
+	}); err != nil {
+		return layout.Completion{}, notRun(err)
+	}
+	done, err := next.call(ctx, op)
+	if err != nil {
+		return layout.Completion{}, err
+	}
+	defer next.end()
+	return done, l.touchWith(there, func() {
+		for i := range l.conn.Geometry().Outputs {
+			copy(l.output(i), there.output(i))
+		}
+	})
+}
+
+// touchWith runs f, which touches the memory of both.
+func (l *lease) touchWith(other *lease, f func()) (err error) {
+	if failed := l.conn.Touch(func() { err = other.conn.Touch(f) }); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// input is what counts of the row of input i.
+func (l *lease) input(i int) []byte {
+	return l.conn.Input(i, l.slot)[:segment.CountingBytes(l.conn.Geometry().Inputs[i], l.extent)]
+}
+
+// output is what counts of the row of output i.
+func (l *lease) output(i int) []byte {
+	return l.conn.Output(i, l.slot)[:segment.CountingBytes(l.conn.Geometry().Outputs[i], l.extent)]
 }

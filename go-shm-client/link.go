@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go-shm-client/internal/fault"
-	"go-shm-client/internal/session"
 )
 
 // Reconnecting begins fast, since a restarted server is back in tens of milliseconds, and ends slow, since a server
@@ -22,7 +21,7 @@ const (
 	waitDelay  = 100 * time.Millisecond // somebody waits for a server that is starting: trying costs 20 us
 )
 
-// link is a session of one lane that is made again when it breaks.
+// link is a session with one model that is made again when it breaks.
 type link struct {
 	connect func(context.Context) (*connection, error)
 	logger  *slog.Logger
@@ -32,6 +31,8 @@ type link struct {
 	closed     bool
 	down       error         // why there is no session
 	info       Info          // of the last session
+	signature  *Signature    // of the last session
+	model      *Model        // whoever asked for it last has it
 	changed    chan struct{} // closed and replaced when current, down or closed change
 	reconnects uint64
 
@@ -39,18 +40,9 @@ type link struct {
 	gone chan struct{}      // closed when it has returned
 }
 
-// connection is a session and the leases of its slots.
-type connection struct {
-	*session.Session
-	leases []lease
-}
-
 func dialLink(ctx context.Context, connect func(context.Context) (*connection, error), wait bool, logger *slog.Logger) (*link, error) {
 	l := &link{connect: connect, logger: logger, changed: make(chan struct{}), gone: make(chan struct{})}
-	conn, err := connect(ctx)
-	if wait {
-		conn, err = l.waitForServer(ctx, conn, err)
-	}
+	conn, err := reach(ctx, connect, wait, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -71,16 +63,6 @@ func (l *link) close() {
 	l.mu.Unlock()
 	l.stop()
 	<-l.gone
-}
-
-// connection is the one for a new call.
-func (l *link) connection() (*connection, error) {
-	if conn := l.current.Load(); conn != nil {
-		return conn, nil // should it have ended just now, it says so itself
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return nil, l.down
 }
 
 // waitReady waits until there is a session.
@@ -125,30 +107,36 @@ func (l *link) maintain(life context.Context, conn *connection) {
 			conn.Close(errClosed)
 			return
 		}
-		l.disown(conn.Err())
-		conn = l.reconnect(life)
+		why := conn.Err()
+		l.disown(why)
+		delay := firstDelay
+		if errors.Is(why, fault.Moved) && time.Since(conn.opened) > firstDelay {
+			delay = 0 // but to a server that says so at once we do not come back as fast
+		}
+		conn = l.reconnect(life, delay)
 	}
 }
 
-// waitForServer connects again as long as nobody listens, or who does is stopping, until ctx ends.
-func (l *link) waitForServer(ctx context.Context, conn *connection, err error) (*connection, error) {
-	for delay := firstDelay; errors.Is(err, ErrServerGone) || errors.Is(err, ErrDraining); delay = min(2*delay, waitDelay) {
-		l.logger.Debug("shm: waiting for the server", "error", err, "next", delay)
+// reach tries once, or, where it is to wait, as long as nobody listens, or who does is stopping, until ctx ends.
+func reach[T any](ctx context.Context, try func(context.Context) (T, error), wait bool, logger *slog.Logger) (T, error) {
+	got, err := try(ctx)
+	for delay := firstDelay; wait && (errors.Is(err, ErrServerGone) || errors.Is(err, ErrDraining)); delay = min(2*delay, waitDelay) {
+		logger.Debug("shm: waiting for the server", "error", err, "next", delay)
 		sleep(ctx, delay)
-		next, failure := l.connect(ctx)
+		next, failure := try(ctx)
 		if failure != nil && ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: %w", fault.Context(ctx), err)
+			return got, fmt.Errorf("%w: %w", fault.Context(ctx), err)
 		}
-		conn, err = next, failure
+		got, err = next, failure
 	}
-	return conn, err
+	return got, err
 }
 
 // reconnect tries until it succeeds, or life ends: nil.
-func (l *link) reconnect(life context.Context) *connection {
-	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+func (l *link) reconnect(life context.Context, delay time.Duration) *connection {
+	for ; ; delay = min(max(2*delay, firstDelay), lastDelay) {
 		// Half of the delay is random: the clients of a server that died do not all come back at once.
-		if !sleep(life, delay/2+rand.N(delay/2)) {
+		if !sleep(life, delay/2+rand.N(delay/2+1)) {
 			return nil
 		}
 		conn, err := l.connect(life)
@@ -159,7 +147,7 @@ func (l *link) reconnect(life context.Context) *connection {
 		if life.Err() != nil {
 			return nil
 		}
-		l.logger.Debug("shm: reconnect failed", "error", err, "next", min(2*delay, lastDelay))
+		l.logger.Debug("shm: reconnect failed", "error", err, "after", delay)
 		l.setDown(fmt.Errorf("%w: reconnecting: %w", ErrServerGone, err))
 	}
 }
@@ -182,22 +170,24 @@ func (l *link) adopt(conn *connection) {
 	if l.info.Slots != 0 { // not the first session
 		l.reconnects++
 	}
-	l.info = Info{Server: conn.Metadata.Server, Model: conn.Metadata.Model, Classes: conn.Metadata.Classes, Slots: conn.Slots()}
+	model := &conn.Metadata.Model
+	conn.link, l.signature = l, model
+	l.info = Info{Server: conn.Metadata.Server, Model: model.Name, Classes: classes(model), Slots: conn.Slots()}
 	l.current.Store(conn)
 	l.broadcast()
-	l.logger.Info("shm: connected", "server", l.info.Server, "model", l.info.Model, "epoch", conn.Epoch)
+	l.logger.Info("shm: connected", "server", l.info.Server, "model", l.info.Model, "version", model.Version, "epoch", conn.Epoch)
 }
 
 // disown makes new calls fail with err, until there is a session again.
 func (l *link) disown(err error) {
 	l.setDown(err)
-	l.current.Store(nil)
-	l.logger.Warn("shm: connection lost", "error", err)
+	l.logger.Warn("shm: connection lost", "model", l.info.Model, "error", err) // written by this goroutine only
 }
 
 func (l *link) setDown(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.current.Store(nil) // whoever finds it finds why in down
 	if !l.closed {
 		l.down = err
 		l.broadcast()

@@ -84,8 +84,12 @@ func TestACallThatWasNotSentSaysSo(t *testing.T) {
 		mustNotRun("draining", name, calls(client)[name](soon(t)), ErrDraining)
 	}
 	f.Close()
-	for _, l := range []*link{client.images, client.prompts.Load()} {
-		eventually(t, "the client has noticed", func() bool { conn, _ := l.connection(); return conn == nil })
+	prompts, err := client.promptLink(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*link{client.images, prompts} {
+		eventually(t, "the client has noticed", func() bool { return l.current.Load() == nil })
 	}
 	for name, call := range calls(client) {
 		mustNotRun("the server is gone", name, call(soon(t)), ErrServerGone)

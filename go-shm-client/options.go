@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/peer"
 	"go-shm-client/internal/session"
@@ -24,7 +25,8 @@ type options struct {
 	wait    bool
 	spin    time.Duration
 	slots   uint32
-	prompts layout.LaneRequest
+	prompts doorbell.Request
+	models  map[string]doorbell.Request // by name
 	trust   peer.Trust
 	logger  *slog.Logger
 }
@@ -63,7 +65,29 @@ func WithSpin(budget time.Duration) Option {
 	}
 }
 
-// WithSlots asks for n slots, that is calls in flight at a time, 65536 at most. 0 is the server's default.
+// ModelOptions are what a client asks for when it connects to a model. What is 0 is the server's to choose.
+type ModelOptions struct {
+	Slots  int // calls in flight at a time, 65536 at most
+	Extent int // the bound of the model's symbolic dimension, where it has one: the most tokens, say
+}
+
+// WithModel says what Client.Model asks for with that name. For the default model and prompts there are WithSlots and
+// WithPromptSlots.
+func WithModel(name string, m ModelOptions) Option {
+	return func(o *options) (err error) {
+		if name == "" {
+			return errors.New("shm: WithModel: an empty name, expected a model's")
+		}
+		var r doorbell.Request
+		if r.Slots, err = within("WithModel", "slots", m.Slots, layout.MaxSlots); err == nil {
+			r.InputExtent, err = within("WithModel", "as the extent", m.Extent, layout.MaxSegmentBytes)
+		}
+		o.models[name] = r
+		return err
+	}
+}
+
+// WithSlots asks for n slots of the default model, that is calls in flight at a time, 65536 at most. 0 is the server's default.
 func WithSlots(n int) Option {
 	return func(o *options) (err error) {
 		o.slots, err = within("WithSlots", "slots", n, layout.MaxSlots)
@@ -81,9 +105,9 @@ func WithPromptSlots(n, promptBytes, replyBytes int) Option {
 			most   int
 			target *uint32
 		}{
-			{"slots", n, layout.MaxSlots, &o.prompts.SlotCount},
-			{"bytes of prompt", promptBytes, layout.MaxTextBytes, &o.prompts.SlotBytes},
-			{"bytes of reply", replyBytes, layout.MaxTextBytes, &o.prompts.ReplyBytes},
+			{"slots", n, layout.MaxSlots, &o.prompts.Slots},
+			{"bytes of prompt", promptBytes, layout.MaxTextBytes, &o.prompts.InputExtent},
+			{"bytes of reply", replyBytes, layout.MaxTextBytes, &o.prompts.OutputExtent},
 		} {
 			var err error
 			if *size.target, err = within("WithPromptSlots", size.what, size.n, size.most); err != nil {
@@ -113,8 +137,7 @@ func WithLogger(logger *slog.Logger) Option {
 }
 
 func collect(opts []Option) (options, error) {
-	o := options{spin: DefaultSpin, logger: slog.New(slog.DiscardHandler)}
-	o.prompts.Kind = layout.LaneKindPrompt
+	o := options{spin: DefaultSpin, logger: slog.New(slog.DiscardHandler), models: make(map[string]doorbell.Request)}
 	for _, set := range opts {
 		if err := set(&o); err != nil {
 			return options{}, err

@@ -2,6 +2,7 @@ package shm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
 	"go-shm-client/internal/session"
 )
 
@@ -78,14 +80,27 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 			return next(piece)
 		}
 	}
+	for {
+		began, err := c.converse(ctx, prompt, o, each)
+		switch {
+		case !errors.Is(err, fault.Moved):
+			return err
+		case began: // it was run, whatever the goodbye says
+			return fmt.Errorf("%w: its text broke off: %v", ErrServerGone, err)
+		}
+	}
+}
+
+// converse is prompt on one session. began is whether some text came.
+func (c *Client) converse(ctx context.Context, prompt string, o promptOptions, each func(string) bool) (began bool, err error) {
 	conn, slot, err := c.fillPrompt(ctx, prompt)
 	if err != nil {
-		return err
+		return false, err
 	}
 	stream, err := conn.Prompt(ctx, slot, o.Submission)
 	if err != nil {
 		conn.Release(slot)
-		return err
+		return false, err
 	}
 	defer func() { // also when each panics
 		if stream.Close() {
@@ -95,10 +110,12 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 	for {
 		text, final, err := stream.Next(ctx)
 		if err != nil {
-			return err
+			return began, err
 		}
-		if text != "" && !each(text) {
-			return nil
+		if text != "" {
+			if began = true; !each(text) {
+				return true, nil
+			}
 		}
 		if final != nil {
 			if o.reply != nil {
@@ -107,9 +124,9 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 			}
 			message, err := stream.Message(final)
 			if err != nil {
-				return err
+				return began, err
 			}
-			return promptError(ctx, *final, message)
+			return began, promptError(ctx, *final, message)
 		}
 	}
 }
@@ -120,31 +137,41 @@ func (c *Client) fillPrompt(ctx context.Context, prompt string) (*session.Sessio
 	if err != nil {
 		return nil, 0, notRun(err)
 	}
-	conn, err := l.connection()
+	conn, slot, err := l.claim(ctx)
 	if err != nil {
-		return nil, 0, notRun(err)
+		return nil, 0, err
 	}
-	if len(prompt) > conn.SlotBytes() {
-		return nil, 0, fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), conn.SlotBytes())
+	if most := segment.Bound(conn.Geometry().Inputs); uint64(len(prompt)) > uint64(most) {
+		err = fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), most)
+	} else {
+		err = conn.Touch(func() { copy(conn.Input(0, slot), prompt) })
 	}
-	slot, err := conn.Claim(ctx)
 	if err != nil {
-		return nil, 0, notRun(err)
-	}
-	if err := conn.Touch(func() { copy(conn.Slot(slot), prompt) }); err != nil {
 		conn.Release(slot)
 		return nil, 0, notRun(err)
 	}
 	return conn.Session, slot, nil
 }
 
-// EchoPrompt sends text, of up to a slot's size, through the server of the prompt lane and back, all the way but the model.
+// EchoPrompt sends text, as long as a prompt and a reply can be, to the model that answers prompts and back, all the way but the model.
 func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
+	for {
+		if echo, err := c.echoPrompt(ctx, text); !errors.Is(err, fault.Moved) {
+			return echo, err
+		}
+	}
+}
+
+func (c *Client) echoPrompt(ctx context.Context, text string) (string, error) {
 	conn, slot, err := c.fillPrompt(ctx, text)
 	if err != nil {
 		return "", err
 	}
-	done, owned, err := conn.Do(ctx, slot, layout.Submission{Op: layout.OpEcho, Length: uint32(len(text))})
+	if most := segment.Bound(conn.Geometry().Outputs); uint64(len(text)) > uint64(most) {
+		conn.Release(slot)
+		return "", fmt.Errorf("%w: an echo of %d bytes, the replies of this client take %d", ErrInvalidPrompt, len(text), most)
+	}
+	done, owned, err := conn.Do(ctx, slot, layout.Submission{Op: layout.OpEcho, Extent: uint32(len(text))})
 	if !owned {
 		return "", err
 	}
@@ -156,43 +183,11 @@ func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
 		return "", err
 	}
 	var echo string
-	if err := conn.Touch(func() { echo = string(conn.Reply(slot)[:done.Length]) }); err != nil {
+	if err := conn.Touch(func() { echo = string(conn.Output(0, slot)[:done.Extent]) }); err != nil {
 		return "", err
 	}
 	if Checksum([]byte(echo)) != done.Checksum {
 		return "", fmt.Errorf("%w: the echo differs from its checksum", ErrProtocol)
 	}
 	return echo, nil
-}
-
-var promptErrors = map[uint16]error{
-	layout.StatusInvalid:      ErrInvalidPrompt,
-	layout.StatusUnavailable:  ErrUnavailable,
-	layout.StatusUnauthorized: ErrUnauthorized,
-	layout.StatusRateLimited:  ErrRateLimited,
-	layout.StatusTimedOut:     ErrTimedOut,
-	layout.StatusBroken:       ErrBroken,
-}
-
-// promptError turns a prompt's status into an error.
-func promptError(ctx context.Context, final layout.Completion, message string) error {
-	message = fault.Line(message)
-	switch final.Status {
-	case layout.StatusOK:
-		return nil
-	case layout.StatusDeadlineExceeded:
-		return unlessRun(ErrDeadlineExceeded, final)
-	case layout.StatusDraining:
-		return unlessRun(ErrDraining, final)
-	case layout.StatusModelError:
-		return &ModelError{Message: message}
-	case layout.StatusCancelled:
-		if ctx.Err() != nil {
-			return fault.Context(ctx)
-		}
-	}
-	if kind, ok := promptErrors[final.Status]; ok {
-		return &PromptError{Kind: kind, Message: message}
-	}
-	return fault.Violated("status", "a prompt that nobody cancelled ended with status %d", final.Status)
 }

@@ -76,7 +76,7 @@ func Seed(seed uint64) PromptOption {
 }
 
 func collectPrompt(prompt string, opts []PromptOption) (promptOptions, error) {
-	o := promptOptions{Submission: layout.Submission{SamplingSteps: DefaultSamplingSteps, Length: uint32(len(prompt))}}
+	o := promptOptions{Submission: layout.Submission{SamplingSteps: DefaultSamplingSteps, Extent: uint32(len(prompt))}}
 	for _, option := range opts {
 		if err := option(&o); err != nil {
 			return promptOptions{}, err

@@ -135,7 +135,7 @@ func TestAGoodbyeIsTheErrorOfCallsInFlight(t *testing.T) {
 	}{{layout.ReasonDraining, ErrDraining}, {layout.ReasonInternal, ErrServerGone}, {layout.ReasonProtocol, ErrProtocol}} {
 		f := startFake(t, 4)
 		client := dialFake(t, f)
-		f.Refuse = func() *doorbell.RefusedError { return &doorbell.RefusedError{Reason: layout.ReasonDraining} }
+		f.Refuse = func(string) *doorbell.RefusedError { return &doorbell.RefusedError{Reason: layout.ReasonDraining} }
 		f.paused.Store(true)
 		call := inFlight(t, f, func() error { _, err := client.Classify(soon(t), gray(1)); return err })
 		f.Last().Goodbye(c.reason, "see you")
@@ -155,7 +155,7 @@ func TestAServerThatBreaksTheProtocolIsLeft(t *testing.T) {
 	f := startFake(t, 4)
 	f.Behaviour = func() fakeserver.Behaviour {
 		return fakeserver.Behaviour{Answer: func(s *fakeserver.Server, got layout.Submission) {
-			if s.Slot(got.Slot)[0] == 66 {
+			if s.Input(0, got.Slot)[0] == 66 {
 				s.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID + 1})
 				return
 			}
@@ -175,15 +175,11 @@ func TestAServerThatBreaksTheProtocolIsLeft(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatMakesNoSenseFailsItsCallOnly(t *testing.T) {
+func TestARefusedCallFailsAlone(t *testing.T) {
 	f := startFake(t, 4)
 	f.Behaviour = func() fakeserver.Behaviour {
 		return fakeserver.Behaviour{Answer: func(s *fakeserver.Server, got layout.Submission) {
-			switch s.Slot(got.Slot)[0] {
-			case 1:
-				s.Answer(got, layout.Completion{Label: 2}) // there are classes 0 and 1
-			case 2:
-				s.Answer(got, layout.Completion{Length: 4}) // scores of one class
+			switch s.Input(0, got.Slot)[0] {
 			case 3:
 				s.Answer(got, layout.Completion{Status: layout.StatusDeadlineExceeded})
 			case 4:
@@ -194,7 +190,7 @@ func TestAnAnswerThatMakesNoSenseFailsItsCallOnly(t *testing.T) {
 		}}
 	}
 	client := dialFake(t, f)
-	for value, want := range map[byte]error{1: ErrProtocol, 2: ErrProtocol, 3: ErrDeadlineExceeded, 4: ErrDraining} {
+	for value, want := range map[byte]error{3: ErrDeadlineExceeded, 4: ErrDraining} {
 		if _, err := client.Classify(soon(t), gray(value), WithScores(nil)); !errors.Is(err, want) || errors.Is(err, ErrServerGone) {
 			t.Errorf("%d: %v, want %v", value, err, want)
 		}

@@ -1,10 +1,23 @@
 package shm
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"time"
 
-// A Slot is the lease of one image's memory in the segment: what is written to Pixels, the model reads in place. It may
-// be used for several calls, one at a time. Release ends the lease; so does a call whose context ends before its
-// answer has come, since the server may still be reading the pixels.
+	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
+)
+
+// A Slot is the lease of memory in the segment for one call's tensors: what is written to the inputs, the model reads in
+// place, and its outputs are read where it wrote them. It may be used for several calls, one at a time. Release ends the lease; so does
+// a call whose context ends before its answer has come, since the server may still be reading the inputs.
+//
+//	slot, err := model.Reserve(ctx)
+//	defer slot.Release()
+//	ids, err := shm.View[int32](slot, "ids")       // []int32 in the segment
+//	err = slot.Run(ctx)
+//	vec, err := shm.View[float32](slot, "vector")  // valid until Release, or the next Run
 //
 // A Slot is a value and may be copied; all copies are the same lease. The zero Slot is a lease that is over.
 type Slot struct {
@@ -12,74 +25,62 @@ type Slot struct {
 	generation uint64
 }
 
-// ReserveImage leases a slot. It waits for a free one until ctx ends.
-func (c *Client) ReserveImage(ctx context.Context) (Slot, error) {
-	conn, err := c.images.connection()
-	if err != nil {
-		return Slot{}, notRun(err)
-	}
-	return conn.lease(conn.Claim(ctx))
+// Timing is how a call spent its time.
+type Timing struct {
+	Batch     int           // how many calls were run together with this one, itself counted
+	QueueTime time.Duration // from the call until the server took it
+	ModelTime time.Duration // from there until it had the result
 }
 
-// TryReserveImage is ReserveImage that returns ErrRingFull when every slot is taken.
-func (c *Client) TryReserveImage() (Slot, error) {
-	conn, err := c.images.connection()
-	if err != nil {
-		return Slot{}, notRun(err)
+// Run runs the model on the slot's inputs. Without an error, its outputs are in the slot.
+func (s Slot) Run(ctx context.Context) error {
+	_, err := s.call(ctx, layout.OpRun)
+	if err == nil {
+		s.end()
 	}
-	return conn.lease(conn.TryClaim())
+	return err
 }
 
-// lease leases a slot that was claimed, unless it was not.
-func (c *connection) lease(slot uint32, err error) (Slot, error) {
-	if err != nil {
-		return Slot{}, notRun(err)
+// Timing is that of the slot's last call that succeeded. It is zero before one has, while one is in flight, and when the lease is over.
+func (s Slot) Timing() Timing {
+	if s.begin() != nil {
+		return Timing{}
 	}
-	return c.leases[slot].open(), nil
+	defer s.end()
+	return s.lease.timing
 }
 
-// Pixels is the leased memory: PixelBytes bytes, planar RGB, holding whatever was there before. It is nil while a call
-// is in flight, and when the lease is over. The bytes must not be touched during a call or after Release.
-//
-// Memory that two processes share has a risk that no check removes: when the server truncates it, or dies because its file
-// system is full, whoever touches the bytes gets a SIGBUS, which ends a Go program. The methods of this package return
-// ErrServerGone instead; code of your own does where it runs inside Fill.
-func (s Slot) Pixels() []byte {
-	if s.lease == nil || s.lease.state.Load() != s.generation<<2|leaseIdle {
-		return nil
-	}
-	return s.lease.session.Slot(s.lease.slot)
-}
-
-// Fill has fill write the pixels, or read them, and returns ErrServerGone where they are gone meanwhile: then fill was left in its
-// midst, by a panic that its deferred functions see. The bytes must not be touched after fill has returned, nor by another goroutine.
-func (s Slot) Fill(fill func(pixels []byte)) error {
+// SetExtent says how large the model's symbolic dimension is in the calls from now on, 1 to its bound: how many tokens there
+// are, say. A new slot's is the bound. Views that were taken before show the extent of then.
+func (s Slot) SetExtent(n int) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	defer s.end(true) // also when fill panics
-	session := s.lease.session
-	return notRun(session.Touch(func() { fill(session.Slot(s.lease.slot)) }))
+	defer s.end()
+	conn := s.lease.conn
+	bound := int(segment.Bound(conn.Geometry().Inputs))
+	switch {
+	case bound == 0:
+		return fmt.Errorf("%w: an extent of %d, nothing is symbolic in %v", ErrTensor, n, conn.Metadata.Model)
+	case n < 1 || n > bound:
+		return fmt.Errorf("%w: an extent of %d, expected 1 to %d for %v", ErrTensor, n, bound, conn.Metadata.Model)
+	}
+	s.lease.extent = uint32(n)
+	return nil
 }
 
-// Classify classifies the pixels where they are.
-func (s Slot) Classify(ctx context.Context, opts ...CallOption) (Result, error) {
+// Touch runs f, which writes or reads views of the slot that were taken before, and returns ErrServerGone where they are gone
+// meanwhile: then f was left in its midst, by a panic that its deferred functions see. Another goroutine must not touch them.
+//
+// Memory that two processes share has a risk that no check removes: when the server truncates it, or dies because its file
+// system is full, whoever touches the bytes gets a SIGBUS, which ends a Go program. The methods of this package return
+// ErrServerGone instead; code of your own does where it runs inside Touch or Fill.
+func (s Slot) Touch(f func()) error {
 	if err := s.begin(); err != nil {
-		return Result{}, err
+		return err
 	}
-	result, owned, err := classify(ctx, s.lease.session, s.lease.slot, nil, opts)
-	s.end(owned)
-	return result, err
-}
-
-// Echo has the server read the pixels where they are.
-func (s Slot) Echo(ctx context.Context) (EchoResult, error) {
-	if err := s.begin(); err != nil {
-		return EchoResult{}, err
-	}
-	result, owned, err := echo(ctx, s.lease.session, s.lease.slot, nil)
-	s.end(owned)
-	return result, err
+	defer s.end() // also when f panics
+	return s.lease.conn.Touch(f)
 }
 
 // Release ends the lease. It may be called when the lease is over already, and then does nothing. While another

@@ -97,7 +97,7 @@ func TestDialWaitsForAServerThatIsNotUpYet(t *testing.T) {
 func TestDialWaitsWhileAServerMakesRoomForTheNextOne(t *testing.T) {
 	f := startFake(t, 4)
 	var refusals atomic.Int32
-	f.Refuse = func() *doorbell.RefusedError {
+	f.Refuse = func(string) *doorbell.RefusedError {
 		if refusals.Add(1) <= 2 {
 			return &doorbell.RefusedError{Reason: layout.ReasonDraining}
 		}
@@ -124,7 +124,9 @@ func TestAWaitForAServerEndsWithItsContext(t *testing.T) {
 
 func TestDialDoesNotWaitForAServerThatSaysNo(t *testing.T) {
 	f := startFake(t, 4)
-	f.Refuse = func() *doorbell.RefusedError { return &doorbell.RefusedError{Reason: layout.ReasonTooManySessions} }
+	f.Refuse = func(string) *doorbell.RefusedError {
+		return &doorbell.RefusedError{Reason: layout.ReasonTooManySessions}
+	}
 	var refused *RefusedError
 	if _, err := Dial(soon(t), f.Path, WaitForServer()); !errors.As(err, &refused) || errors.Is(err, ErrServerGone) {
 		t.Error(err)

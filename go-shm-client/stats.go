@@ -15,10 +15,14 @@ type Stats struct {
 // Stats reads the counters. They are read one after another, while calls go on.
 func (c *Client) Stats() Stats {
 	s := c.counters.Snapshot()
-	_, reconnects := c.images.state()
-	if l := c.prompts.Load(); l != nil {
-		_, more := l.state()
-		reconnects += more
+	reconnects := uint64(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.links {
+		if l := e.made.Load(); l != nil {
+			_, more := l.state()
+			reconnects += more
+		}
 	}
 	return Stats{
 		Requests:        s.Requests,

@@ -17,9 +17,9 @@ func TestAStreamsReplySaysHowItEnded(t *testing.T) {
 	f.Prompts = func(s *fakeserver.Server, got layout.Submission) {
 		s.Append(got, "to be, ")
 		s.Append(got, "or not")
-		switch prompt := string(s.Slot(got.Slot)[:got.Length]); prompt {
+		switch s.Text(got) {
 		case "cut":
-			s.Answer(got, layout.Completion{Flags: layout.CompletionFlagTruncated, Length: 13, Label: 13, Batch: 1, QueueNS: 3000, ModelNS: 5000})
+			s.Answer(got, layout.Completion{Flags: layout.CompletionFlagTruncated, Extent: 13, Batch: 1, QueueNS: 3000, ModelNS: 5000})
 		case "broken":
 			s.Finish(got, layout.StatusBroken, "it broke")
 		default:

@@ -61,15 +61,11 @@ func mustBeGone(t *testing.T, what string, err error) {
 	}
 }
 
-func spins() map[string]time.Duration {
-	return map[string]time.Duration{"parked": 0, "spinning": SpinForever}
-}
-
 func TestASegmentThatIsTruncatedBeforeACallFailsItWhereverItEnds(t *testing.T) {
 	before := mappings(t)
-	header, _ := fakeserver.Header(4)
+	g := fakeserver.Images(4)
 	for name, spin := range spins() {
-		for cut := int64(0); cut < int64(header.SegmentBytes); cut += layout.PageBytes {
+		for cut := int64(0); cut < int64(g.SegmentBytes); cut += layout.PageBytes {
 			for call, run := range map[string]func(*Client) error{
 				"Classify": func(c *Client) error { _, err := c.Classify(soon(t), gray(1), WithScores(nil)); return err },
 				"Model":    func(c *Client) error { _, err := c.Classify(soon(t), gray(13)); return err },
@@ -194,7 +190,7 @@ func TestASegmentThatIsTruncatedUnderAStreamFailsItAfterTheTextSoFar(t *testing.
 }
 
 func TestAStreamWhoseControlsAreGoneFails(t *testing.T) {
-	_, lane := fakeserver.PromptHeader(4)
+	lane := fakeserver.Prompts(4).Lane
 	for name, spin := range spins() {
 		f := startFake(t, 4)
 		f.Prompts = func(s *fakeserver.Server, got layout.Submission) { // no Append: it would touch them
@@ -314,7 +310,7 @@ func TestManyGoroutinesOutliveServersThatTruncate(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %#x", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	header, _ := fakeserver.Header(4)
+	g := fakeserver.Images(4)
 	before := mappings(t)
 	for _, spin := range []time.Duration{0, DefaultSpin, SpinForever} {
 		f := startFake(t, 4)
@@ -356,7 +352,7 @@ func TestManyGoroutinesOutliveServersThatTruncate(t *testing.T) {
 			eventually(t, "calls are answered", func() bool { return answered.Load() > had+50 })
 			sessions := f.Sessions()
 			victim := sessions[len(sessions)-1-random.IntN(min(2, len(sessions)))] // images, or prompts
-			victim.Truncate(random.Int64N(int64(header.SegmentBytes)) &^ (layout.PageBytes - 1))
+			victim.Truncate(random.Int64N(int64(g.SegmentBytes)) &^ (layout.PageBytes - 1))
 			if random.IntN(2) == 0 {
 				victim.Kill()
 			}

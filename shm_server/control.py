@@ -10,15 +10,15 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
-from . import doorbell, forked
+from . import doorbell, forked, layout
 from .describe import describe, where
 from .dispatch import DRAIN_SECONDS, Dispatcher
 from .doorbell import Refused
-from .layout import FrameKind, LaneKind, Reason
+from .layout import FrameKind, Reason
 from .session import Session
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ class Source(Protocol):
 
 
 class Forward(Protocol):
-    """Where clients of a kind of lane that another process serves go."""
+    """Where clients of a model that another process serves go."""
+
+    protocol: layout.Protocol
+    name: str
 
     def send(self, client: socket.socket, hello: bytes) -> None:
         """Pass a client on with its hello. Refused when that process takes none."""
@@ -58,7 +61,7 @@ class Forward(Protocol):
 
 
 class Control:
-    """Serves the clients of `source` with `dispatcher`; `forwards` says who serves other kinds of lanes.
+    """Serves the clients of `source` with `dispatcher`; `forwards` are the models that others serve.
 
     `run` serves in the calling thread until `stop` is called from a signal handler or another thread.
     """
@@ -71,11 +74,12 @@ class Control:
         max_sessions: int,
         allow_other_users: bool = False,
         cpu: int | None = None,
-        forwards: Mapping[LaneKind, Forward] | None = None,
+        forwards: Sequence[Forward] = (),
     ) -> None:
         self.dispatcher, self.max_sessions, self.cpu = dispatcher, max_sessions, cpu
-        self.allow_other_users, self.forwards = allow_other_users, dict(forwards or {})
+        self.allow_other_users, self.forwards = allow_other_users, tuple(forwards)
         dispatcher.on_released = self._released
+        self.questions: dict[str, Callable[[], object]] = {}  # called in the control thread
         self.totals: collections.Counter[str] = collections.Counter()  # counters of sessions that are over
         self.faults = 0
         self._sessions: dict[int, Session] = {}  # by descriptor of the socket
@@ -228,11 +232,15 @@ class Control:
         sock, received, _ = self._greeting[fd]
         peer = doorbell.Peer.of(sock)
         doorbell.allowed(peer, self.allow_other_users)
-        if not doorbell.receive_hello(sock, received):
+        if not doorbell.receive_first(sock, received):
             return
-        request = self._request(received)
-        if request.kind != self.dispatcher.kind:
-            self.forwards[request.kind].send(sock, bytes(received))
+        if question := doorbell.asked(received):
+            doorbell.send_answer(sock, self._answer(question))
+            self._hang_up(fd)
+            return
+        request = doorbell.parse_hello(bytes(received))
+        if forward := self._route(request):
+            forward.send(sock, bytes(received))
             self._hang_up(fd)  # the other process has a descriptor of its own
             return
         session = self._open(sock, peer, request)
@@ -255,25 +263,41 @@ class Control:
         self._epoll.unregister(fd)
         self._greeting.pop(fd)[0].close()
 
-    def _request(self, hello: bytes) -> doorbell.LaneRequest:
-        requests = doorbell.parse_hello(bytes(hello))
-        if len(requests) > 1:
-            raise Refused(Reason.LANE_UNAVAILABLE, "one lane a session: connect once for each kind")
-        (request,) = requests
-        if request.kind != self.dispatcher.kind and request.kind not in self.forwards:
-            raise Refused(Reason.LANE_UNAVAILABLE, f"this server offers no {request.kind.name.lower()} lane")
-        return request
+    def _answer(self, question: str) -> object:
+        """See layout.md, "Question and answer"."""
+        if question not in self.questions:
+            raise Refused(Reason.MALFORMED, f"unknown question {question!a:.100}")
+        return self.questions[question]()
+
+    def _route(self, request: doorbell.LaneRequest) -> Forward | None:
+        """Who serves the model that is asked for, or the protocol's default, which is the first; None: we do."""
+        served: list[tuple[str, Forward | None]]
+        served = [(each.name, each) for each in self.forwards if each.protocol == request.protocol]
+        if request.protocol == self.dispatcher.protocol and not (served and self.dispatcher.echo_only):
+            served.insert(0, (self.dispatcher.name, None))
+        protocol = request.protocol.name.lower()
+        if not served:
+            raise Refused(Reason.NO_SUCH_MODEL, f"this server has no {protocol} model")
+        wanted = request.model or served[0][0]
+        for name, forward in served:
+            if name == wanted:
+                return forward
+        names = ", ".join(f"{name!a:.100}" for name, _ in served)
+        raise Refused(
+            Reason.NO_SUCH_MODEL,
+            f"there is no {protocol} model {wanted!a:.100}: there {'is' if len(served) == 1 else 'are'} {names}",
+        )
 
     def _open(self, sock: socket.socket, peer: doorbell.Peer, request: doorbell.LaneRequest) -> Session:
         if len(self._sessions) >= self.max_sessions:
             raise Refused(Reason.TOO_MANY_SESSIONS, f"all {self.max_sessions} sessions are taken")
         spec = self.dispatcher.spec(request)
         try:
-            session = Session(sock, peer, spec, sealed=self.allow_other_users)
+            session = Session(sock, peer, spec, sealed=self.allow_other_users, finite=self.dispatcher.finite)
         except Exception as error:  # of the kernel, of a limit, or of posix_ipc, which has exceptions of its own
             raise Refused(Reason.NO_MEMORY, f"no segment: {describe(error)}") from error
         try:
-            session.welcome(server=SERVER_NAME, model=self.dispatcher.name, classes=self.dispatcher.classes)
+            session.welcome(server=SERVER_NAME, model=self.dispatcher.metadata())
         except BaseException:
             session.unmap()
             raise

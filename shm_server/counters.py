@@ -2,7 +2,7 @@
 
 HELP = {
     "echoes": "Echo requests answered",
-    "classifications": "Images classified",
+    "calls": "Requests that a model has answered",
     "prompts": "Prompts answered",
     "batches": "Batches taken from the rings",
     "expired": "Requests whose deadline had passed before they were taken",
@@ -12,15 +12,15 @@ HELP = {
     "bells_suppressed": "Completions that needed no bell, the client was awake",
     "bells_pending": "Bells dropped because the socket was full of them",
     "queue_ns": "Nanoseconds between submission and the server's taking it, summed over requests that say when",
-    "model_ns": "Nanoseconds from taking a batch to its scores, summed over batches",
+    "model_ns": "Nanoseconds from taking a batch to its answers, summed over batches",
     "spin_hits": "Spins that found work",
     "spin_misses": "Spins that ended without work",
     "parks": "Sleeps on the doorbells",
     "wakes": "Sleeps that the control thread ended",
     "views": "Model batches read in place",
     "gathers": "Model batches copied together first",
-    "worker_starts": "Starts of the process that has the generator, the first and those after a crash",
-    "worker_crashes": "Ends of that process that nobody had asked for, also while it loads again",
+    "worker_starts": "Starts of processes that have a model or the generator, the first and those after a crash",
+    "worker_crashes": "Ends of such processes that nobody had asked for, also while they load again",
     "protocol_faults": "Sessions closed because the client broke the protocol",
 }
 GAUGES = {

@@ -3,8 +3,8 @@
 It alone touches the rings. The control thread hands it sessions to serve and to drop (`add`, `remove`), and gets each
 session back (`on_released`) once its rings are no longer looked at. What a batch means is a subclass's business.
 
-Each turn is bounded: at most one batch of each session, then the orders of other threads, then whatever else a kind of
-lane has to do. So a client that always has more waiting delays another by one batch, and a stop not at all.
+Each turn is bounded: at most one batch of each session, then the orders of other threads, then whatever else a
+protocol has to do. So a client that always has more waiting delays another by one batch, and a stop not at all.
 """
 
 import collections
@@ -12,12 +12,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from . import _core, layout
 from .describe import describe, where
 from .doorbell import LaneRequest
-from .layout import LaneKind, Op, Reason
+from .layout import Op, Reason
 from .segment import LaneSpec
 from .session import Session
 
@@ -31,16 +31,18 @@ DRAIN_SECONDS = 5.0
 
 
 class Dispatcher:
-    """One kind of lane of many sessions, served by the thread that calls `run`.
+    """The lanes of many sessions of one model, served by the thread that calls `run`.
 
     `limit` is how many requests are taken from a session at a time. `on_released(session, reason, message)` is called
     in the data thread when a session is no longer served: with PROTOCOL and how its client broke it, with another
     reason for what went wrong here, with None when its client or the server ends.
     """
 
-    kind: LaneKind
+    protocol: layout.Protocol
     name: str  # of the model
-    classes: tuple[str, ...] = ()
+    called: str  # in the line that says what was counted
+    finite = 0  # a mask of outputs, see `Session`
+    echo_only = False  # there is no model behind it
 
     def __init__(self, *, spin_us: float, limit: int) -> None:
         self.poller = _core.Poller(spin_budget(spin_us))
@@ -50,14 +52,18 @@ class Dispatcher:
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._stopping = False
 
-    # -- what a kind of lane is
+    # -- what a protocol is
+
+    def metadata(self) -> Mapping[str, object]:
+        """The model's signature, as the welcome has it (layout.md, "Welcome")."""
+        raise NotImplementedError
 
     def spec(self, request: LaneRequest) -> LaneSpec:
         """The lane that a client gets. `doorbell.Refused` when it cannot have it."""
         raise NotImplementedError
 
     def serve(self, lane: _core.Lane) -> None:
-        """Run a drained batch. Called in the data thread; `lane.op` is one that the lane's kind has, and no echo.
+        """Run a drained batch. Called in the data thread; `lane.op` is `run`.
 
         What it raises is the answer to every request of the batch that has none yet.
         """

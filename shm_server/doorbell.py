@@ -5,14 +5,20 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import layout
 from .describe import one_line
-from .layout import FrameKind, LaneKind, Reason
+from .layout import FrameKind, Protocol, Reason
+
+# How long the body of a client's first message may be, by its kind.
+FIRST_BYTES = {
+    FrameKind.HELLO: (layout.hello.itemsize, layout.hello.itemsize + layout.MAX_MODEL_NAME_BYTES),
+    FrameKind.QUESTION: (1, layout.MAX_QUESTION_BYTES),
+}
 
 
 class Refused(Exception):
@@ -38,10 +44,13 @@ class Peer:
 
 @dataclass(frozen=True)
 class LaneRequest:
-    kind: LaneKind
-    slot_count: int  # 0 = the server's default, like the two below
-    slot_bytes: int = 0
-    reply_bytes: int = 0
+    """What a hello asks for."""
+
+    protocol: Protocol
+    model: str = ""  # the default for the protocol
+    slot_count: int = 0  # 0 = the server's default, like the two below
+    input_extent: int = 0
+    output_extent: int = 0
 
 
 def frame(kind: FrameKind, body: bytes) -> bytes:
@@ -50,25 +59,28 @@ def frame(kind: FrameKind, body: bytes) -> bytes:
     return head.tobytes() + body
 
 
-def hello_size(received: bytes) -> int:
-    """How many bytes the hello that begins with `received` has; a frame head's size while that is not known."""
+def first_size(received: bytes) -> int:
+    """How many bytes the hello or the question that begins with `received` has; a frame head's size while that is not
+    known. Refused when it is neither.
+    """
     if len(received) < layout.frame.itemsize:
         return layout.frame.itemsize
     head = np.frombuffer(received, layout.frame, 1)[0]
-    if head["magic"] != layout.FRAME_MAGIC or head["kind"] != FrameKind.HELLO:
+    if head["magic"] != layout.FRAME_MAGIC or head["kind"] not in FIRST_BYTES:
         raise Refused(Reason.MALFORMED, "the first message is no hello of this protocol")
-    most = layout.hello.itemsize + layout.MAX_LANES * layout.lane_request.itemsize
-    if not layout.hello.itemsize <= head["body_bytes"] <= most:
-        raise Refused(Reason.MALFORMED, f"a hello of {head['body_bytes']} bytes")
+    least, most = FIRST_BYTES[head["kind"]]
+    if not least <= head["body_bytes"] <= most:
+        kind = FrameKind(head["kind"]).name.lower()
+        raise Refused(Reason.MALFORMED, f"a {kind} of {head['body_bytes']} bytes")
     return layout.frame.itemsize + int(head["body_bytes"])
 
 
-def receive_hello(sock: socket.socket, received: bytearray) -> bool:
-    """Read what has come of a hello from a non-blocking socket into `received`; True once it is complete.
+def receive_first(sock: socket.socket, received: bytearray) -> bool:
+    """Read what has come of a hello or a question from a non-blocking socket into `received`; True once it is complete.
 
     Refused when it cannot become one, ConnectionResetError when the client hangs up first.
     """
-    while len(received) < (size := hello_size(received)):
+    while len(received) < (size := first_size(received)):
         try:
             piece = sock.recv(size - len(received))
         except BlockingIOError:
@@ -79,46 +91,64 @@ def receive_hello(sock: socket.socket, received: bytearray) -> bool:
     return True
 
 
-def parse_hello(message: bytes) -> list[LaneRequest]:
-    """The lanes that a complete hello asks for. Refused when it breaks a rule of layout.md."""
+def asked(message: bytes) -> str | None:
+    """The question that a complete first message is; None for a hello."""
+    if np.frombuffer(message, layout.frame, 1)[0]["kind"] == FrameKind.HELLO:
+        return None
+    return bytes(message[layout.frame.itemsize :]).decode(errors="replace")
+
+
+def send_answer(sock: socket.socket, answer: object) -> None:
+    """Send it as JSON. Refused when it does not fit a message, or the socket."""
+    body = json.dumps(answer).encode()
+    message = frame(FrameKind.ANSWER, body)
+    if len(body) > layout.MAX_FRAME_BODY or sock.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) < len(
+        message
+    ):
+        raise Refused(Reason.INTERNAL, f"an answer of {len(body)} bytes does not fit a message")
+
+
+def parse_hello(message: bytes) -> LaneRequest:
+    """What a complete hello asks for. Refused when it breaks a rule of layout.md."""
     body = message[layout.frame.itemsize :]
-    head = np.frombuffer(body, layout.hello, 1)[0]
+    head, name = np.frombuffer(body, layout.hello, 1)[0], body[layout.hello.itemsize :]
     if head["layout_major"] != layout.LAYOUT_MAJOR:
         raise Refused(
             Reason.VERSION, f"the client speaks layout {head['layout_major']}, this server {layout.LAYOUT_MAJOR}"
         )
     if head["features_needed"]:
         raise Refused(Reason.FEATURES, f"the client needs features {head['features_needed']:#x}, this server has none")
-    count, rest = int(head["lane_count"]), body[layout.hello.itemsize :]
-    if not 1 <= count <= layout.MAX_LANES or len(rest) != count * layout.lane_request.itemsize:
-        raise Refused(Reason.MALFORMED, f"{count} lanes in {len(rest)} bytes of lane requests")
-    lanes = []
-    for row in np.frombuffer(rest, layout.lane_request, count):
-        if row["kind"] not in list(LaneKind):
-            raise Refused(Reason.LANE_UNAVAILABLE, f"unknown kind of lane {row['kind']}")
-        if row["slot_count"] > layout.MAX_SLOTS:
-            raise Refused(Reason.MALFORMED, f"{row['slot_count']} slots; the layout allows {layout.MAX_SLOTS}")
-        sizes = int(row["slot_bytes"]), int(row["reply_bytes"])
-        if max(sizes) > layout.MAX_TEXT_BYTES:
-            raise Refused(Reason.MALFORMED, f"{max(sizes)} bytes of text; the layout allows {layout.MAX_TEXT_BYTES}")
-        lanes.append(LaneRequest(LaneKind(row["kind"]), int(row["slot_count"]), *sizes))
-    if len({lane.kind for lane in lanes}) < count:
-        raise Refused(Reason.MALFORMED, "a kind of lane is asked for twice")
-    return lanes
+    if head["protocol"] not in list(Protocol):
+        raise Refused(Reason.MALFORMED, f"unknown protocol {head['protocol']}")
+    if head["slot_count"] > layout.MAX_SLOTS:
+        raise Refused(Reason.MALFORMED, f"{head['slot_count']} slots; the layout allows {layout.MAX_SLOTS}")
+    if head["model_bytes"] != len(name):
+        raise Refused(Reason.MALFORMED, f"a model's name of {head['model_bytes']} bytes in {len(name)}")
+    protocol = Protocol(head["protocol"])
+    extents = int(head["input_extent"]), int(head["output_extent"])
+    if protocol == Protocol.CALL and extents[1]:
+        raise Refused(Reason.MALFORMED, f"an output extent of {extents[1]}, which a call does not have")
+    if protocol == Protocol.STREAM and max(extents) > layout.MAX_TEXT_BYTES:
+        raise Refused(Reason.MALFORMED, f"{max(extents)} bytes of text; the layout allows {layout.MAX_TEXT_BYTES}")
+    try:
+        model = name.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(Reason.MALFORMED, f"the model's name is no UTF-8: {error.reason}") from None
+    return LaneRequest(protocol, model, int(head["slot_count"]), *extents)
 
 
 def send_welcome(
-    sock: socket.socket, fd: int, size: int, epoch: int, *, server: str, model: str, classes: Sequence[str]
+    sock: socket.socket, fd: int, size: int, epoch: int, *, server: str, model: Mapping[str, object]
 ) -> None:
     """Hand the segment's descriptor to the client."""
-    metadata = json.dumps({"server": server, "model": model, "classes": list(classes)}).encode()
+    metadata = json.dumps({"server": server, "model": model}).encode()
     head = np.zeros((), layout.welcome)
     head["layout_major"], head["layout_minor"] = layout.LAYOUT_MAJOR, layout.LAYOUT_MINOR
     head["metadata_bytes"], head["segment_bytes"], head["epoch"] = len(metadata), size, epoch
     head["clock"] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     message = frame(FrameKind.WELCOME, head.tobytes() + metadata)
     if len(message) > layout.MAX_FRAME_BODY:
-        raise Refused(Reason.INTERNAL, "the class names do not fit a welcome")
+        raise Refused(Reason.INTERNAL, "the model's signature does not fit a welcome: has it that many labels?")
     if socket.send_fds(sock, [message], [fd]) != len(message):
         raise OSError("the welcome did not fit the socket")
 

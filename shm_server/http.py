@@ -28,7 +28,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,9 @@ STATUSES = {
 # -- what is answered
 
 
-def application(classifier: Classifier | None, generator: Supervisor | None = None) -> Flask:
+def application(
+    classifier: Classifier | None, generator: Supervisor | None = None, workers: Sequence[Supervisor] = ()
+) -> Flask:
     """The WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # classes stay in the model's order
@@ -95,8 +97,8 @@ def application(classifier: Classifier | None, generator: Supervisor | None = No
     def healthz() -> tuple[dict[str, Any], int]:
         name, classes = (classifier.name, classifier.class_names) if classifier else ("none", ())
         parts = {"classifier": "up"} if classifier else {}
-        if generator:
-            parts["generator"] = "up" if generator.alive else "down"
+        named = [(worker.name, worker) for worker in workers] + ([("generator", generator)] if generator else [])
+        parts |= {name: "up" if worker.alive else "down" for name, worker in named}
         down = "down" in parts.values()
         status = "degraded" if down else "ok"
         return {"status": status, "model": name, "classes": list(classes), "parts": parts}, 503 if down else 200
@@ -108,7 +110,7 @@ def application(classifier: Classifier | None, generator: Supervisor | None = No
     @app.post("/classify")
     def classify() -> dict[str, Any]:
         if classifier is None:
-            raise ServiceUnavailable("this server has no model: it was started with --engine none")
+            raise ServiceUnavailable("this server has no model that classifies pictures over HTTP")
         pixels = body_pixels()
         try:
             scores = checked(classifier.scores(pixels), 1, len(classifier.class_names), 1)[0]
@@ -241,12 +243,13 @@ class Server:
         classifier: Classifier | None,
         sock: socket.socket,
         generator: Supervisor | None = None,
+        workers: Sequence[Supervisor] = (),
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._socket, self._on_failure = sock, on_failure
         host, port = sock.getsockname()
         self.url = f"http://{host}:{port}"
-        hosted = _Hosted(application(classifier, generator))
+        hosted = _Hosted(application(classifier, generator, workers))
         self._worker = _Worker(0, os.getpid(), [sock], hosted, 0, hosted.cfg, _Log(hosted.cfg))
         self._failure: BaseException | None = None
         self._address = sock.getsockname()

@@ -1,6 +1,7 @@
 """The flags of `shm-server`: what there is, and what fits together. What does not is one line, and exit code 2."""
 
 import argparse
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -8,9 +9,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import __version__, generators, layout, listener, logs, models, server, uds
+from .call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
 from .generators import imported
-from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
+from .models import engines
+from .models.source import Source
 
+DEFAULT_ENGINE = "tensorflow"  # of the bundled network
 HTTP_PORT = 20200  # of http.py, which can only be imported with its extra
 MAX_THREADS = 1024
 MAX_SESSIONS = 1 << 16
@@ -125,13 +129,16 @@ def parser(train: ModuleType) -> argparse.ArgumentParser:
 
 def serve_flags(serve: argparse.ArgumentParser) -> None:
     add = serve.add_argument
+    add("sources", nargs="*", metavar="SOURCE",
+        help="a model, in a process of its own: MODULE:ATTRIBUTE, a file, or a folder of models and their versions; "
+        "with NAME= before it or not. The first is the default; without any the bundled network is")  # fmt: skip
     add("--socket", type=name, default=listener.default_socket(), metavar="PATH", help="Unix socket to listen on")
-    add(
-        "--engine", choices=(*models.ENGINES, "none"), default="tensorflow", help="what runs the model; none: echo only"
-    )
+    add("--engine", choices=(*dict.fromkeys((*models.ENGINES, *engines.ENGINES)), "none"), metavar="ENGINE",
+        help=f"what runs the model: {', '.join(models.ENGINES)}, or none: echo only (default: {DEFAULT_ENGINE}); of a "
+        f"SOURCE that is a file: {', '.join(engines.ENGINES)} (default: the first that can)")  # fmt: skip
     add("--model", type=name, metavar="FILE", help="a .keras file; without it the bundled CIFAR-10 network")
     add("--model-threads", type=whole(1, MAX_THREADS), default=1, metavar="N", help="threads that each model may use")
-    add("--max-batch", type=power_of_two, default=DEFAULT_MAX_BATCH, metavar="N", help="images run at once at most")
+    add("--max-batch", type=power_of_two, default=DEFAULT_MAX_BATCH, metavar="N", help="rows run at once at most")
     add("--slots", type=whole(1, layout.MAX_SLOTS), default=DEFAULT_SLOTS, metavar="N",
         help="slots of a session by default")  # fmt: skip
     add("--max-sessions", type=whole(1, MAX_SESSIONS), default=server.DEFAULT_MAX_SESSIONS, metavar="N",
@@ -151,7 +158,7 @@ def prompt_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--generator", type=generator, metavar="NAME",
         help=f"{', '.join(generators.ENGINES)}, none, or MODULE:ATTRIBUTE, a class, a function or an instance of your "
-        "own; by default the bundled tiny model, but none with --engine none")  # fmt: skip
+        "own; by default the bundled tiny model, but none with a SOURCE or --engine none")  # fmt: skip
     add("--prompt-spin", type=spin, metavar="US", help=f"as --spin, of that process; else {server.DEFAULT_SPIN_US}")
     add("--prompt-priority", choices=("idle", "normal"),
         help="idle, the default, leaves its core to whoever else wants it, also to other programs")  # fmt: skip
@@ -175,6 +182,15 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
     """Call `error` with what does not."""
     if args.cpu is not None and args.cpu not in os.sched_getaffinity(0):
         error(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
+    if args.sources:
+        if args.model:
+            error("--model is for pictures: a SOURCE may be a file itself")
+        if args.engine == "none":
+            error("--engine none serves no SOURCE")
+    else:
+        args.engine = args.engine or DEFAULT_ENGINE
+        if args.engine not in (*models.ENGINES, "none"):
+            error(f"--engine {args.engine} opens a SOURCE that is a file, of which none is given")
     if args.engine == "none" and args.model:
         error("--model is not for --engine none")
     if args.uds and os.path.abspath(args.uds) == os.path.abspath(args.socket):
@@ -196,11 +212,17 @@ def _given(value: object) -> bool:
 
 
 def generator_of(args: argparse.Namespace) -> str:
-    return args.generator or ("none" if args.engine == "none" else "tiny")
+    return args.generator or ("none" if args.sources or args.engine == "none" else "tiny")
+
+
+def source_options(args: argparse.Namespace, source: Source) -> dict[str, object]:
+    """What a worker loads of a source, see worker.py."""
+    batches = {"max_batch": args.max_batch, "slots": args.slots}
+    return {"source": dataclasses.asdict(source), "engine": args.engine, "threads": args.model_threads} | batches
 
 
 def generator_options(args: argparse.Namespace) -> dict[str, object] | None:
-    """Arguments of `load_generator`; None for no prompt lane."""
+    """Arguments of `load_generator`; None for no stream lane."""
     engine = generator_of(args)
     if engine == "none":
         return None

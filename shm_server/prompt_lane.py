@@ -1,4 +1,4 @@
-"""The prompt lane: text in, text out as it is generated.
+"""The stream lane: text in, text out as it is generated.
 
 The prompts of all sessions, and those that come over HTTP (remote.py), take turns at one generator (`Turns`), in the
 data thread, which alone touches the rings. Between two tokens it looks at them.
@@ -9,8 +9,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Protocol
+
+import numpy as np
 
 from . import _core, layout
 from .describe import describe, message, where
@@ -27,8 +29,8 @@ from .generators import (
     Unavailable,
 )
 from .generators.turns import DEFAULT_PLACES, Job, Turns
-from .layout import CompletionFlag, LaneKind, Reason, Status
-from .segment import LaneSpec, pages
+from .layout import CompletionFlag, Datatype, Reason, Status
+from .segment import LaneSpec, TensorSpec
 from .session import Session
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 # Prompts of one client at a time, in line or in flight.
 DEFAULT_SLOTS = 16
 # About 4,000 tokens of English in, and twice that out: what small models have room for.
-DEFAULT_SLOT_BYTES = 16 << 10
+DEFAULT_PROMPT_BYTES = 16 << 10
 DEFAULT_REPLY_BYTES = 32 << 10
 
 # Prompts of a session in line; the rest of them wait in its ring, where they cost nothing. So what a session can have
@@ -105,7 +107,7 @@ class SlotReply:
 class PromptDispatcher(Dispatcher):
     """Runs `generator` on the prompts that the sessions submit, a few at once, the others in line."""
 
-    kind = LaneKind.PROMPT
+    protocol, called = layout.Protocol.STREAM, "prompts"
 
     def __init__(self, generator: Generator, *, spin_us: float) -> None:
         super().__init__(spin_us=spin_us, limit=1)  # a prompt of 16 KiB takes 15 ms to read: one a session and turn
@@ -121,9 +123,16 @@ class PromptDispatcher(Dispatcher):
             threading.Thread(target=self._look, name="prompt-look", daemon=True).start()
 
     def spec(self, request: LaneRequest) -> LaneSpec:
-        slot_bytes = -(-(request.slot_bytes or DEFAULT_SLOT_BYTES) // 64) * 64
-        reply_bytes = max(request.reply_bytes or DEFAULT_REPLY_BYTES, slot_bytes + layout.MESSAGE_BYTES)
-        return LaneSpec(LaneKind.PROMPT, request.slot_count or DEFAULT_SLOTS, slot_bytes, pages(reply_bytes))
+        prompt_bytes = request.input_extent or DEFAULT_PROMPT_BYTES
+        reply_bytes = max(request.output_extent or DEFAULT_REPLY_BYTES, prompt_bytes)
+        return LaneSpec(
+            self.protocol, request.slot_count or DEFAULT_SLOTS, (_text(prompt_bytes),), (_text(reply_bytes),)
+        )
+
+    def metadata(self) -> Mapping[str, object]:
+        text = {"datatype": "UINT8", "shape": [-1]}
+        said = {"name": self.name, "version": "1", "platform": "generator"}
+        return said | {"inputs": [{"name": "prompt"} | text], "outputs": [{"name": "text"} | text]}
 
     def counters(self) -> dict[str, int]:
         turns = {"prompts_in_flight": self._turns.in_flight, "prompts_waiting": self._turns.waiting}
@@ -246,6 +255,10 @@ class PromptDispatcher(Dispatcher):
         super().finish(end)
         for job in tuple(self._jobs):
             self._handle(job, self._cancel, Status.DRAINING)
+
+
+def _text(size: int) -> TensorSpec:
+    return TensorSpec(Datatype.UINT8, np.dtype(np.uint8), (size,), symbolic=True)
 
 
 def _asked(

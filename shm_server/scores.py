@@ -40,7 +40,7 @@ def checked(scores: object, images: int, classes: int, rows: int) -> np.ndarray:
 
     What a classifier returns otherwise is cast, a copy: doubles, halves, whole numbers, lists, tensors of the CPU, some
     columns of a larger array. Raises ValueError for another shape, for what is no number, and for scores that are no
-    probabilities. A row of NaN among others is left to `Lane.complete_scores`, which fails that image only.
+    probabilities. A row of NaN among others is left to `Lane.complete_calls`, which fails that image only.
     """
     if _core.are_scores(scores, images, classes, rows):
         return scores

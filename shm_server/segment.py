@@ -1,6 +1,7 @@
 """One client's shared memory: laid out, allotted, filled and nameless before the client hears of it."""
 
 import fcntl
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -15,13 +16,38 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True)
-class LaneSpec:
-    """What a lane is to be: see "Lane table entry" in layout.md."""
+class TensorSpec:
+    """What an input's or an output's rows are to be: see "Tensors" in layout.md."""
 
-    kind: layout.LaneKind
+    datatype: layout.Datatype
+    dtype: np.dtype
+    """NumPy's, of the same size."""
+    dims: tuple[int, ...]
+    """Without that of the batch; a scalar has none. A symbolic dimension is the first one, here as its bound."""
+    symbolic: bool = False
+
+    @property
+    def valid_bytes(self) -> int:
+        """Of a row at its bound, without what it is padded with."""
+        return math.prod(self.dims) * layout.DATATYPE_BYTES[self.datatype]
+
+    @property
+    def row_bytes(self) -> int:
+        return -(-self.valid_bytes // layout.ROW_ALIGNMENT) * layout.ROW_ALIGNMENT
+
+
+@dataclass(frozen=True)
+class LaneSpec:
+    """What a lane is to be: see "The lane" in layout.md."""
+
+    protocol: layout.Protocol
     slot_count: int
-    slot_bytes: int
-    reply_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        return (*self.inputs, *self.outputs)
 
     @property
     def ring_entries(self) -> int:
@@ -31,21 +57,7 @@ class LaneSpec:
     @property
     def completion_entries(self) -> int:
         """Entries of the completion ring: a prompt has a `more` in it beside its final completion."""
-        return self.ring_entries * (2 if self.kind == layout.LaneKind.PROMPT else 1)
-
-    @property
-    def areas(self) -> list[tuple[str, int]]:
-        """What the lane table points to, with sizes in bytes, in the segment's order."""
-        areas = [
-            ("submissions_offset", self.ring_entries * layout.ENTRY_BYTES),
-            ("completions_offset", self.completion_entries * layout.ENTRY_BYTES),
-            ("slots_offset", self.slot_count * self.slot_bytes),
-            ("replies_offset", self.slot_count * self.reply_bytes),
-        ]
-        if self.kind == layout.LaneKind.PROMPT:
-            areas.append(("controls_offset", self.slot_count * layout.control.itemsize))
-            areas.append(("progress_offset", self.slot_count * layout.progress.itemsize))
-        return areas
+        return self.ring_entries * (2 if self.protocol == layout.Protocol.STREAM else 1)
 
 
 def pages(size: int) -> int:
@@ -53,27 +65,43 @@ def pages(size: int) -> int:
     return -(-size // layout.PAGE_BYTES) * layout.PAGE_BYTES
 
 
-def plan(specs: Sequence[LaneSpec]) -> tuple[np.ndarray, int]:
-    """Lay the lanes out one after the other: the lane table, (n,) of `layout.lane`, and the segment's size in bytes."""
-    table = np.zeros(len(specs), layout.lane)
-    end = layout.PAGE_BYTES
-    for row, spec in zip(table, specs, strict=True):
-        row["kind"], row["slot_count"] = spec.kind, spec.slot_count
-        row["slot_bytes"], row["reply_bytes"] = spec.slot_bytes, spec.reply_bytes
-        row["submission_entries"], row["completion_entries"] = spec.ring_entries, spec.completion_entries
-        for field, size in spec.areas:
-            row[field] = end
-            end += pages(size)
-    return table, end
+class Plan:
+    """A lane laid out: `lane`, of `layout.lane`; `tensors`, (n,) of `layout.tensor`; the segment's `size` in bytes."""
+
+    def __init__(self, spec: LaneSpec) -> None:
+        self.spec, self.size = spec, layout.PAGE_BYTES
+        self.lane, self.tensors = np.zeros((), layout.lane), np.zeros(len(spec.tensors), layout.tensor)
+        lane, count = self.lane, spec.slot_count
+        lane["protocol"], lane["slot_count"] = spec.protocol, count
+        lane["submission_entries"], lane["completion_entries"] = spec.ring_entries, spec.completion_entries
+        lane["input_count"], lane["output_count"] = len(spec.inputs), len(spec.outputs)
+        lane["submissions_offset"] = self._next(spec.ring_entries * layout.ENTRY_BYTES)
+        lane["completions_offset"] = self._next(spec.completion_entries * layout.ENTRY_BYTES)
+        lane["messages_offset"] = self._next(count * layout.MESSAGE_BYTES)
+        for row, tensor in zip(self.tensors, spec.tensors, strict=True):
+            row["offset"], row["row_bytes"] = self._next(count * tensor.row_bytes), tensor.row_bytes
+            dims = tensor.dims or (1,)
+            row["datatype"], row["rank"], row["symbolic"] = tensor.datatype, len(dims), tensor.symbolic
+            row["dims"][: len(dims)] = dims
+        if spec.protocol == layout.Protocol.STREAM:
+            lane["controls_offset"] = self._next(count * layout.control.itemsize)
+            lane["progress_offset"] = self._next(count * layout.progress.itemsize)
+
+    def _next(self, size: int) -> int:
+        """Where the next area, of `size` bytes, begins."""
+        begin = self.size
+        self.size += pages(size)
+        return begin
 
 
-def write_header(memory, table: np.ndarray, size: int, epoch: int) -> None:
-    """Fill the header page of `memory`, a zeroed writable buffer of `size` bytes."""
+def write_header(memory, plan: Plan, epoch: int) -> None:
+    """Fill the header page of `memory`, a zeroed writable buffer of `plan.size` bytes."""
     header = np.frombuffer(memory, layout.header, 1)[0]
     header["layout_major"], header["layout_minor"] = layout.LAYOUT_MAJOR, layout.LAYOUT_MINOR
-    header["header_bytes"], header["segment_bytes"] = layout.PAGE_BYTES, size
-    header["epoch"], header["lane_count"] = epoch, len(table)
-    np.frombuffer(memory, layout.lane, len(table), layout.LANES_OFFSET)[:] = table
+    header["header_bytes"], header["segment_bytes"] = layout.PAGE_BYTES, plan.size
+    header["epoch"] = epoch
+    np.frombuffer(memory, layout.lane, 1, layout.LANE_OFFSET)[0] = plan.lane
+    np.frombuffer(memory, layout.tensor, len(plan.tensors), layout.TENSORS_OFFSET)[:] = plan.tensors
     header["magic"] = layout.SEGMENT_MAGIC
 
 
@@ -102,8 +130,9 @@ def allot(size: int, sealed: bool) -> int:
 class Segment:
     """A mapped segment. `fd` is for the client and is closed by `close_fd`; the mapping stays until `close`."""
 
-    def __init__(self, specs: Sequence[LaneSpec], *, sealed: bool = False) -> None:
-        self.table, self.size = plan(specs)
+    def __init__(self, spec: LaneSpec, *, sealed: bool = False) -> None:
+        self.plan = Plan(spec)
+        self.size = self.plan.size
         if self.size > layout.MAX_SEGMENT_BYTES:
             raise ValueError(f"a segment of {self.size} bytes; the layout allows {layout.MAX_SEGMENT_BYTES}")
         self.epoch = secrets.randbits(64) or 1
@@ -113,14 +142,27 @@ class Segment:
         except BaseException:
             self.close_fd()
             raise
-        write_header(self.memory, self.table, self.size, self.epoch)
+        write_header(self.memory, self.plan, self.epoch)
 
-    def images(self, lane: int) -> np.ndarray:
-        """The slots of image lane `lane` in place, read-only: uint8 (slot_count, 3, 32, 32). Drop it before `close`."""
-        row = self.table[lane]
-        count, read_only = int(row["slot_count"]), memoryview(self.memory).toreadonly()
-        flat = np.frombuffer(read_only, np.uint8, count * layout.IMAGE_BYTES, int(row["slots_offset"]))
-        return flat.reshape(count, 3, 32, 32)
+    def inputs(self) -> list[np.ndarray]:
+        """The slots' rows of each input in place, read-only: (slot_count, *dims). Drop them before `close`."""
+        spec = self.plan.spec
+        return self._rows(memoryview(self.memory).toreadonly(), spec.inputs, self.plan.tensors[: len(spec.inputs)])
+
+    def outputs(self) -> list[np.ndarray]:
+        """The slots' rows of each output in place, writable: (slot_count, *dims). Drop them before `close`."""
+        spec = self.plan.spec
+        return self._rows(memoryview(self.memory), spec.outputs, self.plan.tensors[len(spec.inputs) :])
+
+    def _rows(self, memory: memoryview, specs: Sequence[TensorSpec], rows: np.ndarray) -> list[np.ndarray]:
+        views = []
+        for spec, row in zip(specs, rows, strict=True):
+            count = self.plan.spec.slot_count
+            # `frombuffer` holds on to the mapping, which np.ndarray would not.
+            area = np.frombuffer(memory, np.uint8, count * spec.row_bytes, int(row["offset"]))
+            strides = (spec.row_bytes, *np.empty(spec.dims, spec.dtype).strides)
+            views.append(np.ndarray((count, *spec.dims), spec.dtype, area, 0, strides))
+        return views
 
     def close_fd(self) -> None:
         """Close the descriptor: the client has its own by now."""

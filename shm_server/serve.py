@@ -10,8 +10,10 @@ import time
 from types import ModuleType
 
 from . import models, options, server, tcp, uds
-from .image_lane import buckets
+from .call_lane import buckets
+from .layout import Protocol
 from .listener import Listener
+from .models.source import resolve
 from .process import Stop
 from .serialized import Serialized
 from .supervisor import Supervisor
@@ -45,18 +47,33 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     if args.metrics:
         metrics = _optional("metrics")
         scraped = stack.enter_context(tcp.bind(args.metrics))
-    generator = None
+    common = {"max_sessions": args.max_sessions, "allow_other_users": args.allow_other_users}
+    generator, workers = None, []
+    for source in resolve(args.sources):
+        with stop.held():
+            worker = Supervisor(
+                Protocol.CALL,
+                options.source_options(args, source),
+                name=source.name,
+                called=f"the process of {source.name}",
+                spin_us=args.spin,
+                **common,
+            )
+            stack.callback(worker.stop)
+        workers.append(worker)
     if loads := options.generator_options(args):
         with stop.held():
             generator = Supervisor(
+                Protocol.STREAM,
                 loads,
                 spin_us=server.DEFAULT_SPIN_US if args.prompt_spin is None else args.prompt_spin,
-                max_sessions=args.max_sessions,
-                allow_other_users=args.allow_other_users,
                 idle=args.prompt_priority != "normal",
+                **common,
             )
             stack.callback(generator.stop)
-    classifier = _classifier(args)  # meanwhile
+    classifier = None if workers else _classifier(args)  # meanwhile
+    for worker in workers:
+        worker.wait_ready()
     generator = _ready(generator, args)
     if classifier and (packets or web):
         classifier = Serialized(classifier)
@@ -69,11 +86,12 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
         max_sessions=args.max_sessions,
         allow_other_users=args.allow_other_users,
         cpu=args.cpu,
+        workers=workers,
         generator=generator,
     )
     stop.serving(serving.stop)
     others = [uds.Server(classifier, packets)] if packets else []
-    others += [http.Server(classifier, web, generator, on_failure=serving.stop)] if web else []
+    others += [http.Server(classifier, web, generator, workers, on_failure=serving.stop)] if web else []
     others += [metrics.Server(serving, scraped)] if scraped else []
     gc.collect()
     gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits

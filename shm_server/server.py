@@ -1,15 +1,17 @@
-"""The server: a classifier behind the image lane, a generator behind the prompt lane."""
+"""The server: a model behind the call lane, workers of others, a generator behind the stream lane."""
 
 import collections
 import logging
 import os
+from collections.abc import Mapping, Sequence
 
 from . import logs, process
+from .call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, CallDispatcher
+from .classified import Classified
 from .control import Control
-from .image_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, ImageDispatcher
-from .layout import LaneKind
 from .listener import Listener, SocketInUse, default_socket
 from .models import Classifier
+from .models.protocol import Model
 from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -21,17 +23,19 @@ DEFAULT_MAX_SESSIONS = 256
 
 
 class Server(Control):
-    """Serves `classifier` to every client of the Unix socket at `path`, through shared memory.
+    """Serves `model` to every client of the Unix socket at `path`, through shared memory.
 
-    classifier    a `shm_server.models.Classifier`; None serves echo only
+    model         a `shm_server.models.Model`, or a `Classifier` of pictures; None serves echo only
     path          of the Unix socket, or a Listener; without it `default_socket()`
     spin_us       microseconds to look for work before sleeping; 0 never spins, inf keeps a core for it
-    max_batch     images run at once at most, a power of two
+    max_batch     rows run at once at most, a power of two; never more than the model's own
     slots         of a session whose client asks for no number
     max_sessions  clients at a time
     allow_other_users   let peers of other users in; their segments are sealed memfds
     cpu           pin the data thread to this core
-    generator     a Supervisor that is ready; None offers no prompt lane. The caller stops it
+    workers       Supervisors of other models that are ready; the caller stops them. Without `model` the first is the
+                  default
+    generator     the Supervisor of a generator that is ready; None offers no stream lane. The caller stops it
 
     `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
     program, like the command: SIGTERM, SIGINT and SIGHUP stop it unless the program has handlers of its own, and a path
@@ -41,7 +45,7 @@ class Server(Control):
 
     def __init__(
         self,
-        classifier: Classifier | None,
+        model: Model | Classifier | None,
         path: str | os.PathLike | Listener | None = None,
         *,
         spin_us: float = DEFAULT_SPIN_US,
@@ -50,20 +54,24 @@ class Server(Control):
         max_sessions: int = DEFAULT_MAX_SESSIONS,
         allow_other_users: bool = False,
         cpu: int | None = None,
+        workers: Sequence[Supervisor] = (),
         generator: Supervisor | None = None,
     ) -> None:
         process.open_standard_descriptors()
-        images = ImageDispatcher(classifier, spin_us=spin_us, max_batch=max_batch, slots=slots)
+        served = model if isinstance(model, Model) else Classified(model)
+        max_batch = min(max_batch, 1 << (served.max_batch.bit_length() - 1))
+        calls = CallDispatcher(served, spin_us=spin_us, max_batch=max_batch, slots=slots, echo_only=model is None)
         self._path = default_socket() if path is None else path
         super().__init__(
-            images,
+            calls,
             path if isinstance(path, Listener) else None,
             max_sessions=max_sessions,
             allow_other_users=allow_other_users,
             cpu=cpu,
-            forwards={LaneKind.PROMPT: generator} if generator else None,
+            forwards=(*workers, generator) if generator else tuple(workers),
         )
-        self._generator = generator
+        self._workers, self._generator = tuple(workers), generator
+        self.questions["models"] = self.models
 
     def run(self) -> None:
         """Serve until `stop`; then drain, say goodbye to every client and remove the socket file."""
@@ -81,12 +89,27 @@ class Server(Control):
 
     def parts(self) -> dict[str, bool]:
         """What this server was asked to serve with, and whether it is there. Any thread."""
-        parts = {"classifier": True} if self.dispatcher.classifier else {}
+        parts = {} if self.dispatcher.echo_only else {"classifier": True}
+        parts |= {worker.name: worker.alive for worker in self._workers}
         return parts | ({"generator": self._generator.alive} if self._generator else {})
 
+    def models(self) -> list[dict[str, object]]:
+        """What is served, as layout.md's "Question and answer" says it. Any thread."""
+        found = [] if self.dispatcher.echo_only else [(self.dispatcher.metadata(), self.dispatcher.protocol, True)]
+        found += [(worker.model, worker.protocol, worker.alive) for worker in self.forwards]
+        return [
+            {**model, "outputs": [_unlabelled(tensor) for tensor in model["outputs"]]}
+            | {"protocol": protocol.name.lower(), "state": "ready" if alive else "starting"}
+            for model, protocol, alive in found
+        ]
+
     def all_counters(self) -> dict[str, int]:
-        """`counters` with those of the generator's process added. Any thread."""
+        """`counters` with those of the workers added. Any thread."""
         counters = collections.Counter(self.counters())
-        if self._generator:
-            counters.update(self._generator.counters())
+        for worker in self.forwards:
+            counters.update(worker.counters())
         return dict(counters)
+
+
+def _unlabelled(tensor: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in tensor.items() if key != "labels"}

@@ -1,12 +1,12 @@
-"""A session: one client's socket, segment and lanes, from the handshake to the goodbye."""
+"""A session: one client's socket, segment and lane, from the handshake to the goodbye."""
 
 import itertools
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from . import _core, doorbell
-from .layout import FrameKind, LaneKind, Reason
+from .layout import FrameKind, Reason
 from .segment import LaneSpec, Segment
 
 log = logging.getLogger(__name__)
@@ -16,27 +16,30 @@ _numbers = itertools.count(1)
 class Session:
     """Everything that one client's connection holds on the server; `close` gives all of it back.
 
-    `lane` is the C side of the session's one lane, `images` an image lane's slots in place: uint8 (slots, 3, 32, 32).
-    The data thread uses both until it has taken the lane out of its poller; only then may `close` be called.
+    `lane` is the C side of the session's lane; `inputs` and `outputs` are the slots' rows in place, (slots, *dims)
+    each. The data thread uses them until it has taken the lane out of its poller; only then may `close` be called.
+
+    finite   a mask of FP32 outputs, bit i for output i, in which a NaN or an infinity is an error of the model
     """
 
-    def __init__(self, sock: socket.socket, peer: doorbell.Peer, spec: LaneSpec, *, sealed: bool) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: doorbell.Peer, spec: LaneSpec, *, sealed: bool, finite: int = 0
+    ) -> None:
         self.number = next(_numbers)
         self.socket, self.peer = sock, peer
-        self.segment = Segment([spec], sealed=sealed)
+        self.segment = Segment(spec, sealed=sealed)
         try:
-            self.lane = _core.Lane(self.segment.memory, 0, sock.fileno())
-            self.images = self.segment.images(0) if spec.kind == LaneKind.IMAGE else None
+            self.lane = _core.Lane(self.segment.memory, sock.fileno(), finite)
+            self.inputs, self.outputs = self.segment.inputs(), self.segment.outputs()
+            self.views: dict[tuple[int, int], object] = {}  # of neighbouring slots, as the data thread keeps them
         except BaseException:
             self.segment.close()
             raise
 
-    def welcome(self, *, server: str, model: str, classes: Sequence[str]) -> None:
-        """Tell the client that it is in, and hand it the segment."""
+    def welcome(self, *, server: str, model: Mapping[str, object]) -> None:
+        """Tell the client that it is in, and hand it the segment. `model` is the signature, as layout.md has it."""
         segment = self.segment
-        doorbell.send_welcome(
-            self.socket, segment.fd, segment.size, segment.epoch, server=server, model=model, classes=classes
-        )
+        doorbell.send_welcome(self.socket, segment.fd, segment.size, segment.epoch, server=server, model=model)
         segment.close_fd()
 
     def close(self, reason: Reason | None = None, message: str = "") -> None:
@@ -48,12 +51,13 @@ class Session:
         if reason is not None:
             doorbell.send_reason(self.socket, FrameKind.GOODBYE, reason, message)
         self.socket.close()
-        self.unmap(collapse=reason not in (Reason.DRAINING, Reason.INTERNAL))
+        self.unmap(collapse=reason not in (Reason.DRAINING, Reason.MOVED, Reason.INTERNAL))
 
     def unmap(self, *, collapse: bool = True) -> None:
         """Give the memory back; the socket stays open. See `Segment.close`."""
         self.lane.close()
-        self.images = None  # a view must not outlive the mapping
+        self.inputs = self.outputs = ()  # no view may outlive the mapping
+        self.views = {}
         try:
             self.segment.close(collapse=collapse)
         except BufferError:

@@ -1,6 +1,6 @@
 """Supervision of a worker: start it, pass it its clients, see it end, start it again, stop it.
 
-    prompts = Supervisor({"engine": "tiny"}, spin_us=100.0, max_sessions=256)
+    prompts = Supervisor(Protocol.STREAM, {"engine": "tiny"}, spin_us=100.0, max_sessions=256)
     prompts.wait_ready()
     Server(None, path, generator=prompts).run()
     prompts.stop()
@@ -23,7 +23,7 @@ from .counters import GAUGES
 from .describe import describe
 from .doorbell import Refused
 from .generators import ModelError, NoGenerator, Sampling, Unavailable
-from .layout import Reason
+from .layout import Protocol, Reason
 from .worker_process import STOP_SECONDS, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ class Backoff:
 class Supervisor:
     """Has a worker, from now until `stop`. What is asked of it comes from any thread.
 
-    options     arguments of `load_generator` by name
+    protocol    of the model
+    options     what the worker loads, see worker.py
+    name        under which it is served; None: what the model calls itself
+    called      what the process is, in sentences
     spin_us     as for the server
     max_sessions, allow_other_users   as for the server
     idle        leave the core to whoever else wants it, see `worker.give_way`
@@ -62,22 +65,28 @@ class Supervisor:
 
     def __init__(
         self,
+        protocol: Protocol,
         options: dict[str, object],
         *,
         spin_us: float,
         max_sessions: int,
+        name: str | None = None,
+        called: str = "the generator's process",
         allow_other_users: bool = False,
-        idle: bool = True,
+        idle: bool = False,
         backoff: Backoff | None = None,
     ) -> None:
         process.open_standard_descriptors()
+        self.protocol, self.called = protocol, called
+        self.name, self.model = name or "", {}  # until the first worker is ready
         serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
         serving |= {"spin_us": spin_us, "idle": idle}
-        self._load = wire.Load(options, serving, logs.settings(), [str(folder) for folder in sys.path])
+        path = [str(folder) for folder in sys.path]
+        self._load = wire.Load(protocol.name, options, serving, logs.settings(), path)
         self._backoff = backoff or Backoff()
         self._worker: WorkerProcess | None = None  # from its start to its end
         self._serving: WorkerProcess | None = None  # the same, while it is ready
-        self._away = "the generator's process is loading"  # why there is none that serves
+        self._away = f"{called} is loading"  # why there is none that serves
         self._starts = self._crashes = 0
         self._dead: collections.Counter[str] = collections.Counter()  # counters of those that have ended
         self._counting = threading.Lock()  # a worker's counters are in `_dead` or its own, at any time in one
@@ -112,7 +121,7 @@ class Supervisor:
         try:
             self._pass(wire.Client(hello), client)
         except Unavailable as error:
-            raise Refused(Reason.INTERNAL, str(error)) from error
+            raise Refused(Reason.STARTING, str(error)) from error
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         """The reply to `prompt` in pieces; see `remote.ask`."""
@@ -125,9 +134,9 @@ class Supervisor:
         try:
             worker.send(message, passed)
         except BlockingIOError as error:
-            raise Unavailable("the generator's process is so far behind that it takes nothing more for now") from error
+            raise Unavailable(f"{self.called} is so far behind that it takes nothing more for now") from error
         except OSError as error:  # we are about to see its end
-            raise Unavailable("the generator's process has ended; it is being started again") from error
+            raise Unavailable(f"{self.called} has ended; it is being started again") from error
 
     def counters(self) -> dict[str, int]:
         """Its counters by name, of this worker and those before it. They do not fall: while it is slow, or there is
@@ -158,7 +167,7 @@ class Supervisor:
             worker.kill()
         self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
-            log.error("the generator's process did not stop within %g s: killed", STOP_SECONDS)
+            log.error("%s did not stop within %g s: killed", self.called, STOP_SECONDS)
             if worker := self._worker:
                 worker.kill()
             self._thread.join()
@@ -182,9 +191,9 @@ class Supervisor:
     def _have_one(self) -> tuple[ModelError, float]:
         """A worker from its start to its end: why it ended, and how many seconds it served."""
         try:
-            worker = self._worker = WorkerProcess(self._load)
+            worker = self._worker = WorkerProcess(self._load, self.called)
         except (OSError, wire.TooLong) as error:
-            return ModelError(f"the generator's process could not be started: {describe(error)}"), 0.0
+            return ModelError(f"{self.called} could not be started: {describe(error)}"), 0.0
         self._starts += 1
         if self._stopping:  # which did not see it
             worker.kill()
@@ -195,17 +204,19 @@ class Supervisor:
                     failed = (NoGenerator if message.misnamed else ModelError)(message.words)
                     continue
                 begun = time.monotonic()
+                self.model = message.model
+                self.name = self.name or str(message.model.get("name"))
                 self._serving = worker
                 if self._loaded:
-                    log.info("the generator's process is back, as %d", worker.pid)
+                    log.info("%s is back, as %d", self.called, worker.pid)
                 else:
                     self._loaded = True
                     self._first.put(None)
         except (wire.Malformed, OSError) as error:  # `messages` has ended it
-            failed = ModelError(f"the generator's process was killed, it cannot be understood: {describe(error)}")
-        end = f"the generator's process {worker.ending()}"
+            failed = ModelError(f"{self.called} was killed, it cannot be understood: {describe(error)}")
+        end = f"{self.called} {worker.ending()}"
         # A caller does not read what a library said when it did not load.
-        said = end if begun else "the generator's process did not load, as the server's log says"
+        said = end if begun else f"{self.called} did not load, as the server's log says"
         self._away = f"{said}; it is being started again"
         self._serving = None
         with self._counting:

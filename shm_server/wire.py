@@ -55,7 +55,8 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Load(Message):
-    options: dict  # arguments of `load_generator`; not on a command line, an endpoint's URL may have a password in it
+    protocol: str  # of the model: a name of layout.Protocol
+    options: dict  # what to load, see worker.py; not on a command line, an endpoint's URL may have a password in it
     serving: dict  # arguments of `worker.serve`
     log: dict  # arguments of `logs.configure`
     path: list  # the server's sys.path: what it can import, a worker can
@@ -86,7 +87,7 @@ class Stop(Message):
 
 @dataclasses.dataclass(frozen=True)
 class Ready(Message):
-    pass
+    model: dict  # its metadata, as a welcome has it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""A worker: the process that has the generator and serves the prompt lane.
+"""A worker: the process that has a model and serves its lanes.
 
-A generator keeps a core and the GIL busy for every token; in a process of its own it cannot delay a classification.
-It gets its clients from the server's process (wire.py) and shares nothing else with it: when it dies, its clients see
-the end of their sessions, the image lane goes on, and supervisor.py starts another.
+A model that is slow, holds the GIL or dies hurts its own callers only: each is in a process of its own. It gets its
+clients from the server's process (wire.py) and shares nothing else with it: when it dies, its clients see the end of
+their sessions, the other models go on, and supervisor.py starts another.
 """
 
 import contextlib
@@ -15,26 +15,34 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 from . import logs, process, remote, wire
+from .call_lane import CallDispatcher
 from .control import Control
 from .describe import message
-from .generators import Generator, ModelError, NoGenerator, Sampling, load_generator
-from .layout import Status
+from .dispatch import Dispatcher
+from .generators import ModelError, NoGenerator, Sampling, load_generator
+from .layout import Protocol, Status
+from .models.checking import trial
 from .models.quiet import quiet_imports
+from .models.source import Source
 from .prompt_lane import PromptDispatcher
 
 log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The worker's end of the wire: a `control.Source` of clients; prompts go to `dispatcher`."""
+    """The worker's end of the wire: a `control.Source` of clients; prompts go to `dispatcher`, if it takes any."""
 
     control: Control
     """Whose counters are asked for."""
 
-    def __init__(self, pipe: socket.socket, dispatcher: PromptDispatcher) -> None:
+    def __init__(self, pipe: socket.socket, dispatcher: Dispatcher) -> None:
         self.socket, self._dispatcher = pipe, dispatcher
+        self._kinds = [wire.Client, wire.AskCounters, wire.Stop]
+        if isinstance(dispatcher, PromptDispatcher):
+            self._kinds.append(wire.Prompt)
 
     def listen(self) -> None:
         """Nothing to do: clients come when they are sent."""
@@ -45,9 +53,8 @@ class Inbox:
         BlockingIOError: there is none, or the message was something else; EOFError: there will be none; another
         OSError: this one was lost; Malformed, after the sender has been told.
         """
-        kinds = (wire.Client, wire.Prompt, wire.AskCounters, wire.Stop)
         try:
-            said, passed = wire.receive(self.socket, *kinds, flags=socket.MSG_DONTWAIT)
+            said, passed = wire.receive(self.socket, *self._kinds, flags=socket.MSG_DONTWAIT)
         except EOFError:
             _orphaned()
         except wire.Malformed as error:
@@ -88,29 +95,50 @@ def give_way() -> None:
         seen |= more
 
 
-def serve(
-    generator: Generator,
-    pipe: socket.socket,
-    *,
-    spin_us: float,
-    idle: bool,
-    max_sessions: int,
-    allow_other_users: bool = False,
-) -> None:
-    """Say that the generator is ready, and serve until the server's process says stop."""
+def load_stream(options: dict, spin_us: float) -> Dispatcher:
+    """`options` are the arguments of `load_generator`."""
+    log.info("loading the generator: %s", options["engine"])
+    generator = load_generator(**options)
     log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
+    return PromptDispatcher(generator, spin_us=spin_us)
+
+
+def load_call(options: dict, spin_us: float) -> Dispatcher:
+    """`options`: `source`, the fields of a `Source`; `engine` and `threads` of its `load`; `max_batch` and `slots` as
+    for the server.
+    """
+    source, begun = Source(**options["source"]), time.perf_counter()
+    log.info("loading %s from %s", source.name, source.place)
+    model = source.load(engine=options["engine"], threads=options["threads"])
+    trial(model)
+    max_batch = min(options["max_batch"], 1 << (model.max_batch.bit_length() - 1))
+    dispatcher = CallDispatcher(
+        model, name=source.name, version=source.version, spin_us=spin_us, max_batch=max_batch, slots=options["slots"]
+    )
+    dispatcher.warm_up()
+    log.info("%s is warm on %s after %.1f s", source.name, model.platform, time.perf_counter() - begun)
+    return dispatcher
+
+
+LOADERS = {Protocol.STREAM.name: load_stream, Protocol.CALL.name: load_call}
+
+
+def serve(
+    dispatcher: Dispatcher, pipe: socket.socket, *, idle: bool, max_sessions: int, allow_other_users: bool = False
+) -> None:
+    """Say that the model is ready, and serve until the server's process says stop."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(1e-4)
-    dispatcher = PromptDispatcher(generator, spin_us=spin_us)
     inbox = Inbox(pipe, dispatcher)
     inbox.control = Control(dispatcher, inbox, max_sessions=max_sessions, allow_other_users=allow_other_users)
-    wire.send(pipe, wire.Ready())
+    wire.send(pipe, wire.Ready(dict(dispatcher.metadata())))
     if idle:  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
         give_way()
     inbox.control.run()
     counters = inbox.control.counters()
-    log.info("prompts: %s", ", ".join(f"{name} {value}" for name, value in counters.items() if value))
+    said = ", ".join(f"{name} {value}" for name, value in counters.items() if value)
+    log.info("%s: %s", dispatcher.called, said)
 
 
 def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
@@ -124,7 +152,7 @@ def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
 
 def _orphaned() -> None:
     """The server was killed: its clients see the same of us."""
-    log.error("the server's process is gone: so is the generator's")
+    log.error("the server's process is gone: so is its worker's")
     logs.flush()
     os._exit(1)
 
@@ -145,18 +173,18 @@ def main(fd: int) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     loaded = threading.Event()
     threading.Thread(target=_watch_server, args=(pipe, loaded), name="server-watch", daemon=True).start()
+    spin_us = load.serving.pop("spin_us")
     try:
-        log.info("loading the generator: %s", load.options["engine"])
         with quiet_imports():
-            generator = load_generator(**load.options)
+            dispatcher = LOADERS[load.protocol](load.options, spin_us)
     except (ModelError, ValueError, OSError) as error:
         wire.send(pipe, wire.Failed(message(error), isinstance(error, NoGenerator)))
         return 1
     loaded.set()
     try:
-        serve(generator, pipe, **load.serving)
+        serve(dispatcher, pipe, **load.serving)
     except BaseException:
-        log.exception("the generator's process failed")
+        log.exception("the process of %s failed", dispatcher.name)
         logs.flush()
         os._exit(1)  # now: no thread of a model, or of a client that reads nothing, is waited for
     return 0

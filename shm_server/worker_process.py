@@ -1,6 +1,6 @@
 """One worker's process, as the server has it: start it, send to it, hear what it says until it ends.
 
-worker = WorkerProcess(load)
+worker = WorkerProcess(load, "the process of iris")
 for message in worker.messages():       # until its process has ended
     ...
 worker.ending()                         # "was ended by SIGKILL"
@@ -30,9 +30,14 @@ STOP_SECONDS = 15.0
 
 
 class WorkerProcess:
-    """One worker's process, as the server sees it. OSError when it cannot be started."""
+    """One worker's process, as the server sees it; OSError when it cannot be started.
 
-    def __init__(self, load: wire.Load) -> None:
+    load    what it is told first
+    called  what it is, in sentences
+    """
+
+    def __init__(self, load: wire.Load, called: str) -> None:
+        self.called = called
         self.counters: dict[str, int] = {}
         """When it last said them."""
         self._pipe, theirs = wire.pair()
@@ -103,7 +108,7 @@ class WorkerProcess:
                     self._answered.set()
                 else:
                     yield message
-            log.error("the generator's process hung up and did not end within %g s: killed", STOP_SECONDS)
+            log.error("%s hung up and did not end within %g s: killed", self.called, STOP_SECONDS)
         finally:
             self._end()
 

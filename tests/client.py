@@ -4,6 +4,7 @@ Slow, and without a fence (x86 forgives that here: a system call stands between 
 """
 
 import contextlib
+import json
 import mmap
 import os
 import socket
@@ -12,20 +13,23 @@ import time
 import numpy as np
 
 from shm_server import layout
-from shm_server.layout import FrameKind, LaneKind, Op
+from shm_server.layout import Datatype, FrameKind, Op, Protocol
+
+# NumPy's name of a datatype is that of layout.md, but for these.
+DTYPES = {each: each.name.lower().replace("fp", "float") for each in Datatype if each != Datatype.BF16}
+
+# Of an image as the bundled network takes it.
+IMAGE_BYTES = 3 * 32 * 32
 
 
-def hello(*, major=layout.LAYOUT_MAJOR, kinds=(LaneKind.IMAGE,), slots=0, count=None, needed=0, **sizes) -> bytes:
-    head, body = np.zeros((), layout.hello), np.zeros(len(kinds), layout.lane_request)
-    head["layout_major"], head["lane_count"], head["features_needed"] = (
-        major,
-        len(kinds) if count is None else count,
-        needed,
-    )
-    body["kind"], body["slot_count"] = kinds, slots
-    for name, value in sizes.items():  # slot_bytes, reply_bytes
-        body[name] = value
-    return framed(FrameKind.HELLO, head.tobytes() + body.tobytes())
+def hello(*, major=layout.LAYOUT_MAJOR, protocol=Protocol.CALL, model=b"", slots=0, needed=0, **fields) -> bytes:
+    """`fields` are those of the head: input_extent, output_extent, model_bytes."""
+    head = np.zeros((), layout.hello)
+    head["layout_major"], head["protocol"], head["features_needed"] = major, protocol, needed
+    head["slot_count"], head["model_bytes"] = slots, len(model)
+    for name, value in fields.items():
+        head[name] = value
+    return framed(FrameKind.HELLO, head.tobytes() + model)
 
 
 def framed(kind: int, body: bytes, *, magic=layout.FRAME_MAGIC, size=None) -> bytes:
@@ -79,25 +83,34 @@ def connect(path) -> socket.socket:
 
 
 class Client:
-    """One connection with one lane. `submit` fields can be overridden with whatever breaks the protocol."""
+    """One session. `submit` fields can be overridden with whatever breaks the protocol.
 
-    def __init__(self, path, *, slots: int = 0, kind: LaneKind = LaneKind.IMAGE, **sizes: int) -> None:
+    `inputs`, `outputs` and `messages` are the slots' rows as bytes, (slots, row_bytes); `slots` and `replies`
+    are those of the first input and output. `signature` is the model's, `metadata` all that the welcome said, as JSON.
+    """
+
+    def __init__(self, path, *, protocol: Protocol = Protocol.CALL, **asked) -> None:
         self.sock = connect(path)
-        self.sock.sendall(hello(kinds=(kind,), slots=slots, **sizes))
+        self.sock.sendall(hello(protocol=protocol, **asked))
         kind, body, fds = read_frame(self.sock)
         assert kind == FrameKind.WELCOME, (kind, body)
         self.welcome = np.frombuffer(body, layout.welcome, 1)[0]
         self.metadata = body[layout.welcome.itemsize :].decode()
+        self.signature = json.loads(self.metadata)["model"]
         (self.fd,) = fds
         self.memory = mmap.mmap(self.fd, int(self.welcome["segment_bytes"]))
         self.header = np.frombuffer(self.memory, layout.header, 1)[0]
-        self.lane = np.frombuffer(self.memory, layout.lane, 1, layout.LANES_OFFSET)[0].copy()
+        self.lane = np.frombuffer(self.memory, layout.lane, 1, layout.LANE_OFFSET)[0].copy()
         at, slots = self.lane, int(self.lane["slot_count"])
+        inputs, outputs = int(at["input_count"]), int(at["output_count"])
+        self.tensors = np.frombuffer(self.memory, layout.tensor, inputs + outputs, layout.TENSORS_OFFSET).copy()
         self.submissions = self._view(layout.submission, "submissions_offset", int(at["submission_entries"]))
         self.completions = self._view(layout.completion, "completions_offset", int(at["completion_entries"]))
-        self.slots = self._view(np.uint8, "slots_offset", slots * int(at["slot_bytes"])).reshape(slots, -1)
-        self.replies = self._view(np.uint8, "replies_offset", slots * int(at["reply_bytes"])).reshape(slots, -1)
-        if kind == LaneKind.PROMPT:
+        self.messages = self._rows(int(at["messages_offset"]), layout.MESSAGE_BYTES)
+        rows = [self._rows(int(row["offset"]), int(row["row_bytes"])) for row in self.tensors]
+        self.inputs, self.outputs = rows[:inputs], rows[inputs:]
+        self.slots, self.replies = self.inputs[0], self.outputs[0]
+        if protocol == Protocol.STREAM:
             self.controls = self._view(layout.control, "controls_offset", slots)
             self.progress = self._view(layout.progress, "progress_offset", slots)
         self.tail = self.head = 0
@@ -105,12 +118,16 @@ class Client:
     def _view(self, dtype, offset: str, count: int) -> np.ndarray:
         return np.frombuffer(self.memory, dtype, count, int(self.lane[offset]))
 
+    def _rows(self, offset: int, size: int) -> np.ndarray:
+        slots = int(self.lane["slot_count"])
+        return np.frombuffer(self.memory, np.uint8, slots * size, offset).reshape(slots, size)
+
     def submit(self, slot: int, op: int = Op.ECHO, **fields) -> int:
         """Publish a submission and ring; its request id is its position."""
         entries = len(self.submissions)
         entry = self.submissions[self.tail % entries]
-        values = {"request_id": self.tail, "deadline": 0, "slot": slot, "op": op, "flags": 0}
-        values |= {"length": layout.IMAGE_BYTES, "submitted": 0, "turn": layout.turn(self.tail, entries)} | fields
+        values = {"request_id": self.tail, "deadline": 0, "slot": slot, "op": op, "flags": 0, "extent": 0}
+        values |= {"submitted": 0, "turn": layout.turn(self.tail, entries)} | fields
         turn = values.pop("turn")
         for name, value in values.items():
             entry[name] = value
@@ -138,12 +155,33 @@ class Client:
         self.head += 1
         return entry.copy()
 
+    def array(self, number: int) -> np.ndarray:
+        """The slots' rows of a tensor, the inputs first, as what it is: (slots, *dims)."""
+        row = self.tensors[number]
+        dtype = np.dtype(DTYPES[Datatype(row["datatype"])])
+        dims = [int(dim) for dim in row["dims"][: row["rank"]]]
+        rows = (*self.inputs, *self.outputs)[number]
+        return rows[:, : int(np.prod(dims)) * dtype.itemsize].view(dtype).reshape(len(rows), *dims)
+
+    def scores(self, slot: int) -> np.ndarray:
+        """The first output of a slot, of FP32."""
+        return self.replies[slot, : 4 * int(self.tensors[len(self.inputs)]["dims"][0])].view(np.float32)
+
+    def label(self, done: np.ndarray) -> int:
+        """The best class of an answer."""
+        return int(self.scores(done["slot"]).argmax())
+
+    def message(self, done: np.ndarray) -> str:
+        return bytes(self.messages[done["slot"], : done["message_bytes"]]).decode()
+
     def close(self) -> None:
         """Hang up and give the memory back."""
-        self.header = self.submissions = self.completions = self.slots = self.replies = None
+        self.header = self.submissions = self.completions = self.slots = self.replies = self.messages = None
+        self.inputs = self.outputs = ()
         self.controls = self.progress = None
         self.sock.close()
-        self.memory.close()
+        with contextlib.suppress(BufferError):  # a test has a view still: the memory goes with it
+            self.memory.close()
         os.close(self.fd)
 
     def __enter__(self) -> "Client":

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 from client import connect, hello, read_reason
 from conftest import children
 
-from shm_server.layout import FrameKind, LaneKind, Reason
+from shm_server.layout import FrameKind, Protocol, Reason
 
 JSON = {"Content-Type": "application/json"}
 
@@ -49,9 +49,9 @@ class Site:
     def refused(self) -> str:
         """What a client of the prompt lane is told that is refused because there is no generator."""
         with connect(self.server.socket) as sock:
-            sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
+            sock.sendall(hello(protocol=Protocol.STREAM))
             kind, reason, words = read_reason(sock)
-        assert (kind, reason) == (FrameKind.REFUSAL, Reason.INTERNAL)
+        assert (kind, reason) == (FrameKind.REFUSAL, Reason.STARTING)
         return words
 
     def generator(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shm_server import Server, generators, logs, tcp
 from shm_server.generators import Limits, Sampling
+from shm_server.layout import Protocol
 from shm_server.supervisor import Backoff, Supervisor
 
 
@@ -164,7 +165,7 @@ def told() -> Stub:
 def supervised(name: str, **serving) -> Supervisor:
     """One of these in a process of its own; a server that is kept busy would let an idle one have no core at all."""
     serving = {"spin_us": 100.0, "max_sessions": 4, "idle": False, "backoff": Backoff(first=0.01, most=0.05)} | serving
-    return Supervisor({"engine": f"stub_generators:{name}"}, **serving)
+    return Supervisor(Protocol.STREAM, {"engine": f"stub_generators:{name}"}, **serving)
 
 
 def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: int | None = None) -> None:

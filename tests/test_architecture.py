@@ -24,27 +24,20 @@ ALLOWED = {
     "session": {"_core", "doorbell", "layout", "segment"},
     "dispatch": {"_core", "doorbell", "layout", "segment", "session"},
     "scores": {"_core", "models"},
-    "image_lane": {"_core", "dispatch", "doorbell", "layout", "models", "scores", "segment"},
+    "call_lane": {"_core", "dispatch", "doorbell", "layout", "models", "segment", "session"},
+    "classified": {"models", "scores"},
     "control": {"forked", "dispatch", "doorbell", "layout", "session"},
     # prompts, in a process of their own
     "generators": {"models"},
     "prompt_lane": {"_core", "dispatch", "doorbell", "generators", "layout", "segment", "session"},
     "wire": {"layout"},
     "remote": {"forked", "generators", "layout", "prompt_lane", "wire"},
-    "worker": {"control", "generators", "layout", "logs", "models", "process", "prompt_lane", "remote", "wire"},
+    "worker": {"call_lane", "control", "dispatch", "generators", "layout", "logs", "models", "process", "prompt_lane"}
+    | {"remote", "wire"},
     "worker_process": {"forked", "process", "wire"},
-    "supervisor": {
-        "counters",
-        "doorbell",
-        "generators",
-        "layout",
-        "logs",
-        "process",
-        "remote",
-        "wire",
-        "worker_process",
-    },
-    "server": {"control", "image_lane", "layout", "listener", "logs", "models", "process", "supervisor"},
+    "supervisor": {"counters", "doorbell", "generators", "layout", "logs", "process", "remote", "wire"}
+    | {"worker_process"},
+    "server": {"call_lane", "classified", "control", "layout", "listener", "logs", "models", "process", "supervisor"},
     "metrics": {"counters", "forked", "server", "tcp"},
     "models": set(),
     "train": {"models"},
@@ -56,9 +49,9 @@ ALLOWED = {
     "uds": {"doorbell", "forked", "listener", "models", "scores"},
     "http": {"forked", "generators", "images", "models", "scores", "supervisor", "tcp"},
     # the command; cli, which starts it, imports `process` before the rest
-    "options": {"__version__", "generators", "image_lane", "layout", "listener", "logs", "models", "server", "uds"},
-    "serve": {"image_lane", "listener", "models", "options", "process", "serialized", "server", "supervisor", "tcp"}
-    | {"uds"},
+    "options": {"__version__", "call_lane", "generators", "layout", "listener", "logs", "models", "server", "uds"},
+    "serve": {"call_lane", "layout", "listener", "models", "options", "process", "serialized", "server", "supervisor"}
+    | {"tcp", "uds"},
     "commands": {"generators", "listener", "logs", "models", "options", "process", "serve", "train"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "keras", "openvino", "torch", "onnxruntime", "ai_edge_litert"}

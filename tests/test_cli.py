@@ -194,8 +194,8 @@ def test_one_server_offers_every_transport_over_one_model(start, tmp_path):
     pixels = bytes(range(256)) * 12
     with Client(server.socket) as client:
         client.slots[0] = list(pixels)
-        client.submit(0, Op.CLASSIFY)
-        label = json.loads(client.metadata)["classes"][client.wait()["label"]]
+        client.submit(0, Op.RUN)
+        label = client.signature["outputs"][0]["labels"][client.label(client.wait())]
     with connect(tmp_path / "uds") as sock:
         sock.sendall((1 + len(pixels)).to_bytes(4, "big") + b"\1" + pixels)
         size = int.from_bytes(read_exactly(sock, 4)[0], "big")

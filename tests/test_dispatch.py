@@ -14,17 +14,18 @@ from conftest import ROOT, until
 from stub_server import Brightness
 
 from shm_server import Server
+from shm_server.call_lane import CallDispatcher
+from shm_server.classified import Classified
 from shm_server.control import Control
-from shm_server.image_lane import ImageDispatcher
 from shm_server.layout import FrameKind, Op, Reason, Status
 from shm_server.listener import Listener
 
 
-class Images(ImageDispatcher):
+class Images(CallDispatcher):
     """Counts how often its thread waits, and fails there once `broken` is set."""
 
     def __init__(self, model=None) -> None:
-        super().__init__(model, spin_us=0, max_batch=4, slots=8)
+        super().__init__(Classified(model), spin_us=0, max_batch=4, slots=8, echo_only=model is None)
         self.waits, self.broken = 0, False
 
     @property
@@ -58,7 +59,7 @@ def serve(tmp_path):
     """serve(dispatcher) runs a Control in a thread of this process; the list that it returns gets what `run` raises."""
     with contextlib.ExitStack() as stack:
 
-        def start(dispatcher: ImageDispatcher) -> list[BaseException]:
+        def start(dispatcher: CallDispatcher) -> list[BaseException]:
             listener = Listener(tmp_path / "sock")
             control, failed = Control(dispatcher, listener, max_sessions=4), []
 
@@ -162,7 +163,7 @@ def test_a_socket_that_cannot_be_watched_is_that_clients_end(serve, tmp_path):
             "its socket cannot be watched: OSError: [Errno 28] No space left on device",
         )
     with Client(tmp_path / "sock") as good:
-        good.submit(0, Op.CLASSIFY)
+        good.submit(0, Op.RUN)
         assert good.wait()["status"] == Status.OK
 
 

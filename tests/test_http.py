@@ -227,8 +227,8 @@ def test_every_transport_serves_the_one_model_at_once_and_never_two_threads_are_
 
         def over_shm():
             client.slots[0] = 255
-            client.submit(0, Op.CLASSIFY)
-            assert client.wait()["label"] == 1
+            client.submit(0, Op.RUN)
+            assert client.label(client.wait()) == 1
             return "shm"
 
         works = [over_shm] + [make() for make in (over_http, over_http, over_uds, over_uds)]

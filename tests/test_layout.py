@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "conformance"))
-from tables import CONSTANTS, ENUMS, FORMATS, PAGE, PLAIN, ROOT, SIZES, STRUCTS
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import generate_layout as generate
+from heap_lane import image_spec, prompt_spec, tokens_spec
+from tables import CONSTANTS, ENUMS, FORMATS, PAGE, ROOT, SIZES, STRUCTS
 
 from shm_server import layout
-from shm_server.layout import generate
-from shm_server.segment import LaneSpec, plan
+from shm_server.segment import Plan
 
-BYTES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4, "lane[8]": 8 * SIZES["lane"]}
-NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4"}
+BYTES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4, "u32[8]": 32}
+BYTES |= {"lane[1]": SIZES["lane"], "tensor[24]": 24 * SIZES["tensor"]}
+NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4", "u32[8]": "(8,)<u4"}
 LINE = CONSTANTS["line_bytes"]
 
 
@@ -24,7 +27,7 @@ LINE = CONSTANTS["line_bytes"]
 
 
 def test_the_generated_files_are_up_to_date():
-    script = ROOT / "shm_server" / "layout" / "generate.py"
+    script = ROOT / "tools" / "generate_layout.py"
     run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert run.returncode == 0, f"run `make layout`:\n{run.stdout}{run.stderr}"
 
@@ -43,24 +46,24 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_constant_edited_by_hand_is_reported_and_then_written_anew(elsewhere, capsys, name):
     path, wanted = elsewhere / name, (ROOT / name).read_text()
     assert generate.main(["--check"]) == 0
-    path.write_text(wanted.replace("3072", "3073"))
+    path.write_text(wanted.replace("65536", "65537"))
     assert generate.main(["--check"]) == 1
-    assert "3073" in capsys.readouterr().out
-    assert "3073" in path.read_text()  # --check writes nothing
+    assert "65537" in capsys.readouterr().out
+    assert "65537" in path.read_text()  # --check writes nothing
     assert generate.main([]) == 0
     assert path.read_text() == wanted
 
 
 def test_a_change_of_the_page_reaches_all_three_languages(elsewhere):
     page = elsewhere / "layout.md"
-    page.write_text(PAGE.replace("| features_needed | 16 | u64 |", "| features_needed | 24 | u64 |"))
+    page.write_text(PAGE.replace("| cancel | 4 | u32 |", "| cancel | 8 | u32 |"))
     assert generate.main(["--check"]) == 1
     generate.main([])
-    assert "HelloFeaturesNeededAt = 24" in (elsewhere / "go-shm-client/internal/layout/generated.go").read_text()
-    assert "offsetof(struct shm_hello, features_needed) == 24" in (elsewhere / "shm_server/native/layout.h").read_text()
+    assert "ControlCancelAt = 8" in (elsewhere / "go-shm-client/internal/layout/generated.go").read_text()
+    assert "offsetof(struct shm_control, cancel) == 8" in (elsewhere / "shm_server/native/layout.h").read_text()
     namespace: dict = {}
     exec((elsewhere / "shm_server/layout/generated.py").read_text(), namespace)
-    assert namespace["STRUCTS"]["hello"]["offsets"][-1] == 24
+    assert namespace["STRUCTS"]["control"]["offsets"][-1] == 8
 
 
 def test_every_marker_on_the_page_is_a_table_that_the_generator_reads():
@@ -103,8 +106,13 @@ def test_the_generator_takes_what_is_right():
 # ---- Python, C and Go against the tables, read by other code than the generator's
 
 
+def plain(name: str) -> list:
+    """The words of a struct that are no structs themselves."""
+    return [word for word in STRUCTS[name] if word.type not in ("lane[1]", "tensor[24]")]
+
+
 def test_numpys_dtypes_are_the_tables():
-    for name, words in PLAIN.items():
+    for name, words in ((name, plain(name)) for name in STRUCTS):
         dtype = np.dtype(layout.generated.STRUCTS[name])
         assert getattr(layout, name, dtype) == dtype
         assert dtype.itemsize == SIZES[name]
@@ -112,7 +120,8 @@ def test_numpys_dtypes_are_the_tables():
         for word in words:
             field, offset = dtype.fields[word.name][:2]
             assert (field, offset) == (np.dtype(NUMPY[word.type]), word.offset), f"{name}.{word.name}"
-    assert {word.offset for word in STRUCTS["header"] if word.type == "lane[8]"} == {layout.LANES_OFFSET}
+    places = {word.name: word.offset for word in STRUCTS["header"]}
+    assert (places["lane"], places["tensors"]) == (layout.LANE_OFFSET, layout.TENSORS_OFFSET)
 
 
 def test_pythons_constants_and_enums_are_the_tables():
@@ -176,7 +185,7 @@ def test_magics_spell_their_names_and_cannot_begin_with_a_bell():
 def test_every_word_is_aligned_to_its_size_within_its_struct():
     for name, words in STRUCTS.items():
         for word in words:
-            assert word.offset % min(BYTES[word.type], 8) == 0, f"{name}.{word.name}"
+            assert word.offset % min(BYTES[word.type], 4 if word.type == "u32[8]" else 8) == 0, f"{name}.{word.name}"
             assert word.offset + BYTES[word.type] <= SIZES[name], f"{name}.{word.name}"
         for one, other in pairwise(words):
             assert one.offset + BYTES[one.type] <= other.offset, f"{name}: {one.name}, {other.name}"
@@ -204,37 +213,37 @@ def test_no_line_of_the_areas_is_written_by_both_sides():
         ("progress", "server"),
     ):
         assert {word.writer for word in STRUCTS[name]} == {side}
-    image, prompt = layout.LaneKind.IMAGE, layout.LaneKind.PROMPT
     for count in (1, 2, 3, 4, 31, 64, 65):
-        specs = [LaneSpec(image, count, layout.IMAGE_BYTES, 256), LaneSpec(prompt, count, 64, 128)]
-        for chosen in (specs[:1], specs[1:], specs, specs[::-1]):
-            table, size = plan(chosen)
-            areas = []
-            for row in table.tolist():
-                lane = dict(zip(table.dtype.names, row, strict=True))
-                if lane["kind"] == prompt and lane["controls_offset"]:
-                    areas.append(("client", lane["controls_offset"], lane["slot_count"] * SIZES["control"]))
-                    areas.append(("server", lane["progress_offset"], lane["slot_count"] * SIZES["progress"]))
-                areas += [
-                    ("client", lane["submissions_offset"], lane["submission_entries"] * layout.ENTRY_BYTES),
-                    ("server", lane["completions_offset"], lane["completion_entries"] * layout.ENTRY_BYTES),
-                    ("client", lane["slots_offset"], lane["slot_count"] * lane["slot_bytes"]),
-                    ("server", lane["replies_offset"], lane["slot_count"] * lane["reply_bytes"]),
-                ]
+        for spec in (image_spec(count), tokens_spec(count), prompt_spec(count)):
+            plan = Plan(spec)
+            lane = dict(zip(plan.lane.dtype.names, plan.lane.tolist(), strict=True))
+            sides = ["client"] * len(spec.inputs) + ["server"] * len(spec.outputs)
+            areas = [
+                ("client", lane["submissions_offset"], lane["submission_entries"] * layout.ENTRY_BYTES),
+                ("server", lane["completions_offset"], lane["completion_entries"] * layout.ENTRY_BYTES),
+                ("server", lane["messages_offset"], count * layout.MESSAGE_BYTES),
+                *(
+                    (side, int(row["offset"]), count * int(row["row_bytes"]))
+                    for side, row in zip(sides, plan.tensors, strict=True)
+                ),
+            ]
+            if spec.protocol == layout.Protocol.STREAM:
+                areas.append(("client", lane["controls_offset"], count * SIZES["control"]))
+                areas.append(("server", lane["progress_offset"], count * SIZES["progress"]))
             assert all(offset % layout.PAGE_BYTES == 0 and length > 0 for _, offset, length in areas)
             owner = dict.fromkeys(range(layout.PAGE_BYTES // LINE), "both")  # the header
             for side, offset, length in areas:
-                assert offset + length <= size
+                assert offset + length <= plan.size
                 for line in range(offset // LINE, (offset + length - 1) // LINE + 1):
                     assert owner.setdefault(line, side) == side, f"{count} slots: byte {line * LINE}"
 
 
-def test_the_lanes_that_are_planned_keep_the_rules_of_the_lane_table():
-    for kind, completions in ((layout.LaneKind.IMAGE, 1), (layout.LaneKind.PROMPT, 2)):
+def test_a_lane_that_is_planned_keeps_the_rules_of_its_table():
+    for make, completions in ((image_spec, 1), (prompt_spec, 2)):
         for count in (1, 2, 3, 5, 64, 1000):
-            table, _ = plan([LaneSpec(kind, count, layout.IMAGE_BYTES, 256)])
+            lane = Plan(make(count)).lane
             for name, least in (("submission_entries", count), ("completion_entries", completions * count)):
-                entries = int(table[0][name])
+                entries = int(lane[name])
                 assert entries >= least
                 assert entries & (entries - 1) == 0
 
@@ -264,4 +273,6 @@ def test_turns_take_integers_of_numpy_near_2_64():
 
 
 def test_formats_cover_every_type_of_the_page():
-    assert {word.type for words in STRUCTS.values() for word in words} - {"lane[8]"} == set(FORMATS)
+    assert {word.type for words in STRUCTS.values() for word in words} - {"lane[1]", "tensor[24]", "u32[8]"} == set(
+        FORMATS
+    )

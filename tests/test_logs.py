@@ -164,7 +164,7 @@ def test_a_server_whose_stderr_nobody_reads_answers_and_stops(tmp_path):
     with Client(tmp_path / "sock") as client:
         client.slots[0] = 0
         for _ in range(300):  # a line each
-            client.submit(0, Op.CLASSIFY)
+            client.submit(0, Op.RUN)
             assert client.wait(60)["status"] == Status.MODEL_ERROR
         client.submit(0)
         assert client.wait(60)["status"] == Status.OK
@@ -179,7 +179,7 @@ def test_a_model_that_always_fails_fills_no_disk(start):
     with Client(server.socket) as client:
         client.slots[0] = 0
         for _ in range(300):
-            client.submit(0, Op.CLASSIFY)
+            client.submit(0, Op.RUN)
             assert client.wait(60)["status"] == Status.MODEL_ERROR
     server.stop()
     said = server.log.count("ERROR a batch failed: ")

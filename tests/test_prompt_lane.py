@@ -12,8 +12,7 @@ import pytest
 from client import Client, connect, hello, hung_up, read_reason
 from conftest import ROOT, children, ended, until
 
-from shm_server import layout
-from shm_server.layout import CompletionFlag, FrameKind, LaneKind, Op, Reason, ServerState, Status, SubmissionFlag
+from shm_server.layout import CompletionFlag, FrameKind, Op, Protocol, Reason, ServerState, Status, SubmissionFlag
 
 
 @pytest.fixture(params=["computing", "waiting"])
@@ -36,21 +35,21 @@ class Prompts(Client):
     """A client of the prompt lane; one prompt a slot at a time."""
 
     def __init__(self, server, **sizes: int) -> None:
-        super().__init__(server.socket, kind=LaneKind.PROMPT, **sizes)
+        super().__init__(server.socket, protocol=Protocol.STREAM, **sizes)
 
     def prompt(self, text: str | bytes, *, slot: int = 0, **fields) -> int:
         data = text.encode() if isinstance(text, str) else text
         self.controls[slot]["acknowledged"] = self.controls[slot]["cancel"] = 0
         self.slots[slot, : len(data)] = np.frombuffer(data, np.uint8)
-        return self.submit(slot, Op.PROMPT, **({"length": len(data), "sampling_steps": 8} | fields))
+        return self.submit(slot, Op.RUN, **({"extent": len(data), "sampling_steps": 8} | fields))
 
     def final(self) -> tuple[Status, str, str]:
         """How the next prompt to end did, its text, and an error's message; every `more` before it is taken."""
         while (done := self.wait())["status"] == Status.MORE:
             self.controls[done["slot"]]["acknowledged"] += 1
-        data = bytes(self.replies[done["slot"], : done["length"]])
+        text = bytes(self.replies[done["slot"], : done["extent"]]).decode()
         self.done = done
-        return Status(done["status"]), data[: done["label"]].decode(), data[done["label"] :].decode()
+        return Status(done["status"]), text, self.message(done)
 
     def ask(self, text: str | bytes, **fields) -> tuple[Status, str, str]:
         self.prompt(text, **fields)
@@ -61,7 +60,8 @@ def test_a_prompt_is_answered(server):
     with Prompts(server) as client:
         assert client.ask("to be or not") == (Status.OK, "to be or not ", "")
         assert client.ask("say:ü say:€ say:𝄞") == (Status.OK, "ü€𝄞", "")
-        assert '"model": "stub"' in client.metadata
+        assert client.signature["name"] == "stub"
+        assert (client.signature["inputs"][0]["name"], client.signature["outputs"][0]["name"]) == ("prompt", "text")
     assert server.stop()["sessions"] == 0
 
 
@@ -70,20 +70,20 @@ def test_text_comes_while_it_is_generated(server, tmp_path):
         client.prompt(f"one await:{tmp_path / 'read'} two")
         more = client.wait()
         assert more["status"] == Status.MORE
-        assert client.progress[0]["length"] == len("one ")
+        assert client.progress[0]["extent"] == len("one ")
         client.controls[0]["acknowledged"] = 1
         (tmp_path / "read").touch()
         assert client.wait()["status"] == Status.MORE
-        assert bytes(client.replies[0, : client.progress[0]["length"]]) == b"one two "
+        assert bytes(client.replies[0, : client.progress[0]["extent"]]) == b"one two "
         assert client.final()[:2] == (Status.OK, "one two ")
 
 
 def test_the_checksum_of_an_echo_through_the_prompt_lane(server):
     with Prompts(server) as client:
         client.slots[3, :200] = 7
-        client.submit(3, Op.ECHO, length=200)
+        client.submit(3, Op.ECHO, extent=200)
         done = client.wait()
-        assert (done["status"], done["length"]) == (Status.OK, 200)
+        assert (done["status"], done["extent"]) == (Status.OK, 200)
         assert bytes(client.replies[3, :200]) == bytes([7]) * 200
 
 
@@ -136,8 +136,8 @@ def test_a_bug_in_a_generator_fails_that_call_and_is_logged(server):
 
 
 def test_a_reply_that_is_full_ends_at_a_character(server):
-    with Prompts(server, slot_bytes=64, reply_bytes=4096) as client:
-        room = 4096 - layout.MESSAGE_BYTES
+    with Prompts(server, input_extent=64, output_extent=3840) as client:
+        room = 3840
         status, text, _ = client.ask("say:x repeat:€€€€", sampling_steps=100_000)
         assert status == Status.OK
         assert client.done["flags"] == CompletionFlag.TRUNCATED
@@ -146,10 +146,9 @@ def test_a_reply_that_is_full_ends_at_a_character(server):
 
 
 def test_slots_and_replies_are_as_large_as_asked(server):
-    with Prompts(server, slots=3, slot_bytes=100_000, reply_bytes=1 << 20) as client:
+    with Prompts(server, slots=3, input_extent=100_000, output_extent=1 << 20) as client:
         assert client.lane["slot_count"] == 3
-        assert client.lane["slot_bytes"] >= 100_000
-        assert client.lane["reply_bytes"] >= 1 << 20
+        assert [int(tensor["dims"][0]) for tensor in client.tensors] == [100_000, 1 << 20]
         long = "w" * 99_998
         assert client.ask(long)[1] == long + " "
 
@@ -231,19 +230,19 @@ def test_a_client_that_goes_away_leaves_nothing_behind(server):
 
 def test_a_client_that_breaks_the_protocol_is_told(server):
     with Prompts(server) as client:
-        client.submit(0, Op.CLASSIFY, length=5)
+        client.submit(0, 3, extent=5)
         kind, reason, message = read_reason(client.sock)
         assert (kind, reason) == (FrameKind.GOODBYE, Reason.PROTOCOL)
-        assert "unknown op: 2" in message
+        assert "unknown op: 3" in message
     with Prompts(server) as client:
-        client.prompt("x", flags=1)
-        assert "unknown flags: 1" in read_reason(client.sock)[2]
+        client.prompt("x", flags=8)
+        assert "unknown flags: 8" in read_reason(client.sock)[2]
 
 
 def test_too_many_sessions_are_refused_by_the_generators_process(server):
     clients = [Prompts(server) for _ in range(4)]
     sock = connect(server.socket)
-    sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
+    sock.sendall(hello(protocol=Protocol.STREAM))
     assert read_reason(sock)[1] == Reason.TOO_MANY_SESSIONS
     sock.close()
     for client in clients:
@@ -303,8 +302,8 @@ def test_the_generators_process_ends_with_a_server_that_is_killed(server):
 def test_a_server_without_a_generator_offers_no_prompt_lane(start):
     server = start("--engine", "none")
     sock = connect(server.socket)
-    sock.sendall(hello(kinds=(LaneKind.PROMPT,)))
-    assert read_reason(sock)[1:] == (Reason.LANE_UNAVAILABLE, "this server offers no prompt lane")
+    sock.sendall(hello(protocol=Protocol.STREAM))
+    assert read_reason(sock)[1:] == (Reason.NO_SUCH_MODEL, "this server has no stream model")
     sock.close()
 
 
@@ -342,4 +341,4 @@ def test_the_go_command_tells_who_answers_prompts(server, start, shm_client, tmp
     assert done.stdout.endswith("prompts  stub\n")
     other = start("--engine", "none", socket=tmp_path / "other")
     done = subprocess.run([shm_client, "info", "--socket", other.socket], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("prompts  none: this server offers no prompt lane\n")
+    assert done.stdout.endswith("prompts  none: this server has no stream model\n")

@@ -17,7 +17,7 @@ from client import Client
 from conftest import children
 from stub_endpoint import END, data, event, refuse, reply
 
-from shm_server.layout import LaneKind
+from shm_server.layout import Protocol
 
 pytest.importorskip("openai")
 
@@ -192,7 +192,7 @@ def test_no_client_log_or_process_shows_what_the_server_asks_its_endpoint_with(
             assert b'"error"' in answer, (name, answer)
             assert status >= 400 or streamed
             assert_clean(name, answer)
-    with Client(path, kind=LaneKind.PROMPT) as client:
+    with Client(path, protocol=Protocol.STREAM) as client:
         assert f"{MODEL} at http://127.0.0.1:{endpoint.server_port}" in client.metadata
         assert_clean("welcome", client.metadata)
         assert_clean("segment", client.memory[:])

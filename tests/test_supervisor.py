@@ -13,7 +13,7 @@ from stub_generators import supervised
 from shm_server import wire
 from shm_server.doorbell import Refused
 from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
-from shm_server.layout import Reason
+from shm_server.layout import Protocol, Reason
 from shm_server.supervisor import Backoff, Supervisor
 from shm_server.worker_process import WorkerProcess
 
@@ -48,7 +48,7 @@ def test_a_worker_that_ends_again_and_again_is_started_after_ever_longer_waits()
     ],
 )
 def test_a_first_worker_that_does_not_load_says_why_and_is_not_started_again(options, error, words):
-    supervisor = Supervisor(options, spin_us=0, max_sessions=1)
+    supervisor = Supervisor(Protocol.STREAM, options, spin_us=0, max_sessions=1)
     with pytest.raises(ModelError, match=words) as raised:
         supervisor.wait_ready()
     assert type(raised.value) is error
@@ -82,7 +82,7 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
     assert not away.alive
     with socket.socket() as client, pytest.raises(Refused, match="SIGKILL; it is being started again") as refused:
         away.send(client, b"")
-    assert refused.value.reason == Reason.INTERNAL
+    assert refused.value.reason == Reason.STARTING
     with pytest.raises(Unavailable, match="SIGKILL; it is being started again"):
         away.generate("to be", Sampling())
     away.stop()
@@ -93,9 +93,9 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
 def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervisor, monkeypatch, caplog):
     started = []
 
-    def start(load: wire.Load) -> WorkerProcess:
+    def start(load: wire.Load, called: str) -> WorkerProcess:
         until(lambda: running and running[0]._stopping)
-        started.append(WorkerProcess(load))
+        started.append(WorkerProcess(load, called))
         return started[0]
 
     running: list[Supervisor] = []

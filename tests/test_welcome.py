@@ -16,13 +16,13 @@ def test_a_welcome_says_what_the_servers_clock_reads():
     ours, theirs = socket.socketpair()
     fd = os.memfd_create("segment")
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    doorbell.send_welcome(theirs, fd, 8192, 7, server="s", model="m", classes=["a"])
+    doorbell.send_welcome(theirs, fd, 8192, 7, server="s", model={"name": "m"})
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     kind, body, fds = read_frame(ours)
     welcome = np.frombuffer(body, layout.welcome, 1)[0]
     assert kind == FrameKind.WELCOME
     assert before <= int(welcome["clock"]) <= after
-    assert (welcome["layout_major"], welcome["layout_minor"]) == (1, 1)
+    assert (welcome["layout_major"], welcome["layout_minor"]) == (2, 0)
     for each in (fd, *fds):
         os.close(each)
     ours.close()

@@ -13,12 +13,12 @@ from shm_server.generators import ModelError, Sampling
 from shm_server.layout import Reason, Status
 
 MESSAGES = [
-    wire.Load({"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),
+    wire.Load("STREAM", {"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),
     wire.Client(b"\x00\xffany bytes"),
     wire.Prompt("to be \u20ac\u0000\U0001f600", {"steps": 3, "temperature": None}),
     wire.AskCounters(),
     wire.Stop(),
-    wire.Ready(),
+    wire.Ready({"name": "tiny"}),
     wire.Failed("there is no checkpoint", misnamed=False),
     wire.Counters({"prompts": 1 << 60}),
     wire.Text("half a pair: \ud800"),
@@ -106,7 +106,7 @@ def test_a_socket_that_is_not_expected_comes_with_the_error_and_one_that_is_miss
 def test_the_end_of_the_other_process_is_the_end_of_the_file(wires, unread):
     ours, theirs = wires
     if unread:
-        wire.send(theirs, wire.Ready())
+        wire.send(theirs, wire.Ready({}))
     ours.close()
     for _ in range(2):
         with pytest.raises(EOFError):
@@ -133,8 +133,8 @@ def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_o
         pipe.send(packet(wire.Ready, {}))
         ours, theirs = socket.socketpair()
         with ours, theirs:  # a hello of another kind of lane, passed on in spite of it
-            wire.send(pipe, wire.Client(hello(kinds=(1,))), theirs)
-            assert read_reason(ours)[1:] == (Reason.LANE_UNAVAILABLE, "this server offers no image lane")
+            wire.send(pipe, wire.Client(hello()), theirs)
+            assert read_reason(ours)[1:] == (Reason.NO_SUCH_MODEL, "this server has no call model")
         assert "".join(generator.generate("to be", Sampling())) == "to be "
         assert generator.pid == pid
     finally:

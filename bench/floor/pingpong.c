@@ -24,11 +24,20 @@
 
 enum { PAYLOADS = 64, WARM_UP = 20000, PACE_NS = 500000 };
 
+enum { IMAGE_BYTES = 3072 };
+
+static uint64_t checksum_of(const uint8_t *image)
+{
+    struct ring_sums sums = {0, 0};
+    ring_sum(&sums, image, IMAGE_BYTES);
+    return ring_checksum_of(sums);
+}
+
 struct shared {
     _Alignas(128) _Atomic uint64_t request;
     _Alignas(128) _Atomic uint64_t reply;
     uint64_t checksum; /* on the reply's line, as in a completion */
-    _Alignas(4096) uint8_t slot[SHM_IMAGE_BYTES];
+    _Alignas(4096) uint8_t slot[IMAGE_BYTES];
 };
 
 static void all(ssize_t (*move)(int, void *, size_t), int fd, void *bytes, size_t size)
@@ -45,10 +54,10 @@ static ssize_t put(int fd, void *bytes, size_t size) { return write(fd, bytes, s
 
 static void serve_socket(int fd)
 {
-    static uint8_t image[SHM_IMAGE_BYTES];
+    static uint8_t image[IMAGE_BYTES];
     for (;;) {
         all(read, fd, image, sizeof image);
-        uint64_t checksum = ring_checksum(image, sizeof image);
+        uint64_t checksum = checksum_of(image);
         all(put, fd, &checksum, sizeof checksum);
     }
 }
@@ -58,7 +67,7 @@ static void serve(struct shared *s)
     for (uint64_t turn = 1;; turn++) {
         while (atomic_load_explicit(&s->request, memory_order_acquire) != turn)
             ring_pause();
-        s->checksum = ring_checksum(s->slot, sizeof s->slot);
+        s->checksum = checksum_of(s->slot);
         atomic_store_explicit(&s->reply, turn, memory_order_release);
     }
 }
@@ -87,7 +96,7 @@ static uint64_t wake(struct shared *s, int fd, uint64_t turn)
 
 static uint64_t ask(struct shared *s, uint64_t turn, uint8_t *payload)
 {
-    memcpy(s->slot, payload, SHM_IMAGE_BYTES);
+    memcpy(s->slot, payload, IMAGE_BYTES);
     atomic_store_explicit(&s->request, turn, memory_order_release);
     while (atomic_load_explicit(&s->reply, memory_order_acquire) != turn)
         ring_pause();
@@ -97,7 +106,7 @@ static uint64_t ask(struct shared *s, uint64_t turn, uint8_t *payload)
 static uint64_t ask_socket(int fd, uint8_t *payload)
 {
     uint64_t checksum;
-    all(put, fd, payload, SHM_IMAGE_BYTES);
+    all(put, fd, payload, IMAGE_BYTES);
     all(read, fd, &checksum, sizeof checksum);
     return checksum;
 }
@@ -116,7 +125,7 @@ int main(int argc, char **argv)
     int ends[2];
     struct shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     uint32_t *samples = calloc((size_t)rounds, sizeof *samples);
-    uint8_t(*payloads)[SHM_IMAGE_BYTES] = malloc(PAYLOADS * SHM_IMAGE_BYTES);
+    uint8_t(*payloads)[IMAGE_BYTES] = malloc(PAYLOADS * IMAGE_BYTES);
     if (s == MAP_FAILED || !samples || !payloads || socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0) {
         perror("pingpong");
         return 1;
@@ -124,9 +133,9 @@ int main(int argc, char **argv)
     uint64_t expected[PAYLOADS];
     srandom(20261123);
     for (int i = 0; i < PAYLOADS; i++) {
-        for (unsigned k = 0; k < SHM_IMAGE_BYTES; k++)
+        for (unsigned k = 0; k < IMAGE_BYTES; k++)
             payloads[i][k] = (uint8_t)random();
-        expected[i] = ring_checksum(payloads[i], SHM_IMAGE_BYTES);
+        expected[i] = checksum_of(payloads[i]);
     }
     pid_t child = fork();
     if (child == 0) {

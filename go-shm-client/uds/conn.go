@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go-shm-client/internal/fault"
-	"go-shm-client/internal/layout"
 )
 
 const (
@@ -29,7 +28,7 @@ type conn struct {
 }
 
 func newConn(socket net.Conn) *conn {
-	c := &conn{Conn: socket, packet: make([]byte, 0, headBytes+layout.ImageBytes)}
+	c := &conn{Conn: socket, packet: make([]byte, 0, headBytes+fault.PixelBytes)}
 	c.abort = func() { socket.SetDeadline(time.Unix(1, 0)) }
 	return c
 }

@@ -18,7 +18,6 @@ import (
 	"sync"
 
 	"go-shm-client/internal/fault"
-	"go-shm-client/internal/layout"
 	"go-shm-client/internal/peer"
 )
 
@@ -103,7 +102,7 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 // Classify returns the label of 3072 bytes of pixels: 1024 red, 1024 green, 1024 blue, each row by row from the top.
 // When the model fails, the server can only hang up: ErrServerGone.
 func (c *Client) Classify(ctx context.Context, pixels []byte) (string, error) {
-	if len(pixels) != layout.ImageBytes {
+	if len(pixels) != fault.PixelBytes {
 		return "", fmt.Errorf("%w: got %d", fault.PixelCount, len(pixels))
 	}
 	conn, answer, err := c.call(ctx, typeClassify, pixels)

@@ -10,13 +10,13 @@ from .generated import *  # noqa: F403
 
 header = np.dtype(generated.STRUCTS["header"])
 lane = np.dtype(generated.STRUCTS["lane"])
+tensor = np.dtype(generated.STRUCTS["tensor"])
 submission = np.dtype(generated.STRUCTS["submission"])
 completion = np.dtype(generated.STRUCTS["completion"])
 control = np.dtype(generated.STRUCTS["control"])
 progress = np.dtype(generated.STRUCTS["progress"])
 frame = np.dtype(generated.STRUCTS["frame"])
 hello = np.dtype(generated.STRUCTS["hello"])
-lane_request = np.dtype(generated.STRUCTS["lane_request"])
 welcome = np.dtype(generated.STRUCTS["welcome"])
 reason_body = np.dtype(generated.STRUCTS["reason_body"])
 

@@ -1,27 +1,63 @@
-"""Generated from layout.md by shm_server/layout/generate.py; do not edit."""
+"""Generated from layout.md by tools/generate_layout.py; do not edit."""
 
 from enum import IntEnum
 
-LAYOUT_MAJOR = 1
-LAYOUT_MINOR = 1
+LAYOUT_MAJOR = 2
+LAYOUT_MINOR = 0
 SEGMENT_MAGIC = 0x31524F534E455453
 FRAME_MAGIC = 826430547
 BELL = 1
 PAGE_BYTES = 4096
 LINE_BYTES = 128
 ENTRY_BYTES = 64
-IMAGE_BYTES = 3072
+ROW_ALIGNMENT = 64
 MESSAGE_BYTES = 256
+MAX_MODEL_NAME_BYTES = 255
+MAX_TENSORS = 24
+MAX_RANK = 8
 MAX_TEXT_BYTES = 16777216
-MAX_LANES = 8
 MAX_SLOTS = 65536
 MAX_SEGMENT_BYTES = 1073741824
 MAX_FRAME_BODY = 65536
+MAX_QUESTION_BYTES = 1024
 
 
-class LaneKind(IntEnum):
-    IMAGE = 1
-    PROMPT = 2
+class Protocol(IntEnum):
+    CALL = 1
+    STREAM = 2
+
+
+class Datatype(IntEnum):
+    BOOL = 1
+    UINT8 = 2
+    UINT16 = 3
+    UINT32 = 4
+    UINT64 = 5
+    INT8 = 6
+    INT16 = 7
+    INT32 = 8
+    INT64 = 9
+    FP16 = 10
+    BF16 = 11
+    FP32 = 12
+    FP64 = 13
+
+
+DATATYPE_BYTES = {
+    Datatype.BOOL: 1,
+    Datatype.UINT8: 1,
+    Datatype.UINT16: 2,
+    Datatype.UINT32: 4,
+    Datatype.UINT64: 8,
+    Datatype.INT8: 1,
+    Datatype.INT16: 2,
+    Datatype.INT32: 4,
+    Datatype.INT64: 8,
+    Datatype.FP16: 2,
+    Datatype.BF16: 2,
+    Datatype.FP32: 4,
+    Datatype.FP64: 8,
+}
 
 
 class ServerState(IntEnum):
@@ -31,15 +67,13 @@ class ServerState(IntEnum):
 
 class Op(IntEnum):
     ECHO = 1
-    CLASSIFY = 2
-    PROMPT = 3
+    RUN = 2
 
 
 class SubmissionFlag(IntEnum):
-    WANT_SCORES = 1
-    WITH_TEMPERATURE = 2
-    WITH_TOP_K = 4
-    WITH_SEED = 8
+    WITH_TEMPERATURE = 1
+    WITH_TOP_K = 2
+    WITH_SEED = 4
 
 
 class Status(IntEnum):
@@ -66,19 +100,23 @@ class FrameKind(IntEnum):
     WELCOME = 2
     REFUSAL = 3
     GOODBYE = 4
+    QUESTION = 5
+    ANSWER = 6
 
 
 class Reason(IntEnum):
     VERSION = 1
     FEATURES = 2
     MALFORMED = 3
-    LANE_UNAVAILABLE = 4
+    NO_SUCH_MODEL = 4
     NO_MEMORY = 5
     TOO_MANY_SESSIONS = 6
     FORBIDDEN = 7
     DRAINING = 8
     PROTOCOL = 9
     INTERNAL = 10
+    MOVED = 11
+    STARTING = 12
 
 
 # Structs as numpy.dtype takes them: names, formats, offsets, itemsize.
@@ -93,7 +131,6 @@ STRUCTS = {
             "epoch",
             "features_required",
             "features_optional",
-            "lane_count",
             "server_parked",
             "client_parked",
             "server_state",
@@ -110,7 +147,6 @@ STRUCTS = {
             "<u4",
             "<u4",
             "<u4",
-            "<u4",
         ],
         "offsets": [
             0,
@@ -121,7 +157,6 @@ STRUCTS = {
             24,
             32,
             40,
-            48,
             2048,
             2176,
             2304,
@@ -130,16 +165,15 @@ STRUCTS = {
     },
     "lane": {
         "names": [
-            "kind",
+            "protocol",
             "slot_count",
-            "slot_bytes",
-            "reply_bytes",
             "submission_entries",
             "completion_entries",
+            "input_count",
+            "output_count",
             "submissions_offset",
             "completions_offset",
-            "slots_offset",
-            "replies_offset",
+            "messages_offset",
             "controls_offset",
             "progress_offset",
         ],
@@ -150,7 +184,6 @@ STRUCTS = {
             "<u4",
             "<u4",
             "<u4",
-            "<u8",
             "<u8",
             "<u8",
             "<u8",
@@ -169,21 +202,47 @@ STRUCTS = {
             40,
             48,
             56,
-            64,
         ],
         "itemsize": 128,
+    },
+    "tensor": {
+        "names": [
+            "offset",
+            "row_bytes",
+            "datatype",
+            "rank",
+            "symbolic",
+            "dims",
+        ],
+        "formats": [
+            "<u8",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "(8,)<u4",
+        ],
+        "offsets": [
+            0,
+            8,
+            12,
+            14,
+            16,
+            32,
+        ],
+        "itemsize": 64,
     },
     "submission": {
         "names": [
             "turn",
             "request_id",
             "deadline",
+            "submitted",
             "slot",
             "op",
             "flags",
-            "length",
+            "extent",
             "sampling_steps",
-            "submitted",
             "temperature",
             "top_k",
             "seed",
@@ -192,12 +251,12 @@ STRUCTS = {
             "<u8",
             "<u8",
             "<u8",
-            "<u4",
-            "<u2",
-            "<u2",
-            "<u4",
-            "<u4",
             "<u8",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
             "<f4",
             "<u4",
             "<u8",
@@ -207,11 +266,11 @@ STRUCTS = {
             8,
             16,
             24,
-            28,
-            30,
             32,
             36,
+            38,
             40,
+            44,
             48,
             52,
             56,
@@ -225,9 +284,8 @@ STRUCTS = {
             "slot",
             "status",
             "flags",
-            "length",
-            "label",
-            "score",
+            "extent",
+            "message_bytes",
             "batch",
             "checksum",
             "queue_ns",
@@ -241,7 +299,6 @@ STRUCTS = {
             "<u2",
             "<u4",
             "<u4",
-            "<f4",
             "<u4",
             "<u8",
             "<u8",
@@ -256,7 +313,6 @@ STRUCTS = {
             24,
             28,
             32,
-            36,
             40,
             48,
             56,
@@ -280,7 +336,7 @@ STRUCTS = {
     },
     "progress": {
         "names": [
-            "length",
+            "extent",
         ],
         "formats": [
             "<u4",
@@ -312,9 +368,13 @@ STRUCTS = {
         "names": [
             "layout_major",
             "layout_minor",
-            "lane_count",
+            "protocol",
             "features_known",
             "features_needed",
+            "slot_count",
+            "input_extent",
+            "output_extent",
+            "model_bytes",
         ],
         "formats": [
             "<u2",
@@ -322,6 +382,10 @@ STRUCTS = {
             "<u4",
             "<u8",
             "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
         ],
         "offsets": [
             0,
@@ -329,29 +393,12 @@ STRUCTS = {
             4,
             8,
             16,
+            24,
+            28,
+            32,
+            36,
         ],
-        "itemsize": 32,
-    },
-    "lane_request": {
-        "names": [
-            "kind",
-            "slot_count",
-            "slot_bytes",
-            "reply_bytes",
-        ],
-        "formats": [
-            "<u4",
-            "<u4",
-            "<u4",
-            "<u4",
-        ],
-        "offsets": [
-            0,
-            4,
-            8,
-            12,
-        ],
-        "itemsize": 16,
+        "itemsize": 40,
     },
     "welcome": {
         "names": [
@@ -400,4 +447,5 @@ STRUCTS = {
     },
 }
 
-LANES_OFFSET = 128
+LANE_OFFSET = 128
+TENSORS_OFFSET = 256

@@ -1,7 +1,7 @@
 """Models in Python: a function, or a class with `run`.
 
-    @shm_server.model(inputs={"x": ("FP32", (4,))}, outputs={"y": ("FP32", (3,), ("setosa", "versicolor",
-    "virginica"))}) def iris(x):                # x: float32 (n, 4), read-only, borrowed
+    @shm_server.model(inputs={"x": ("FP32", (4,))}, outputs={"y": ("FP32", (3,), ("cat", "dog", "owl"))})
+    def pets(x):                # x: float32 (n, 4), read-only, borrowed
         return softmax(x @ W)   # float32 (n, 3)
 
 The function gets its inputs by name and returns its output: an array, a tuple of arrays in the order of `outputs`, or a

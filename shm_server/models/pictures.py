@@ -16,7 +16,7 @@ import numpy as np
 
 from shm_server.models.keras_file import import_keras
 
-SIDE = 32  # pixels; the image lane's slots are 3 x 32 x 32 bytes
+SIDE = 32  # pixels; what a classifier takes is 3 x 32 x 32 bytes
 SHIFT = 3  # pixels; a tenth of the picture: more cuts off what the label names
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

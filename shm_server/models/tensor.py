@@ -133,6 +133,9 @@ class Signature:
                     raise ModelError(f"{side}: expected names that differ, got {tensor.name!r} twice")
                 if side == "inputs" and tensor.labels:
                     raise ModelError(f"input {tensor.name!r}: expected no labels, which only outputs have")
+        names = {tensor.name for tensor in self.inputs}
+        if twice := next((tensor.name for tensor in self.outputs if tensor.name in names), None):
+            raise ModelError(f"expected names that differ, got {twice!r} as an input and an output")
         self._check_bounds()
         for tensor in (*self.inputs, *self.outputs):
             if self.row_bytes(tensor) > MAX_ROW_BYTES:

@@ -1,7 +1,7 @@
 /* The server's side of one lane: consume submissions, produce completions, park and ring.
  *
  * Pure C11, no Python: the sanitizer programs under tests/native include it as it is. All pointer
- * arithmetic on the segment is in this file. Every word that the client can write is loaded once,
+ * arithmetic on the segment is in this file and in geometry.h. Every word that the client can write is loaded once,
  * into private memory, and checked there.
  *
  * Positions, geometry and the in-flight table are private; the segment is never asked for them again.
@@ -17,26 +17,25 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "layout.h"
+#include "geometry.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little-endian");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "the segment needs lock-free atomics");
 
-/* Answered instead of scores that are none. It fits every reply that holds scores. */
-#define RING_NO_NUMBERS "the model's scores of this image are not finite numbers"
-_Static_assert(sizeof RING_NO_NUMBERS <= SHM_LINE_BYTES, "a reply has at least one line");
-
 /* The counters that explain a latency; `ring_counter_names` is in the same order. */
 enum ring_counter {
-    RING_ECHOES, RING_CLASSIFICATIONS, RING_PROMPTS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
+    RING_ECHOES, RING_CALLS, RING_PROMPTS, RING_BATCHES, RING_EXPIRED, RING_REFUSED, RING_MODEL_ERRORS,
     RING_BELLS_SENT, RING_BELLS_SUPPRESSED, RING_BELLS_PENDING, RING_QUEUE_NS, RING_MODEL_NS,
     RING_COUNTERS
 };
 
 static const char *const ring_counter_names[RING_COUNTERS] = {
-    "echoes", "classifications", "prompts", "batches", "expired", "refused", "model_errors",
+    "echoes", "calls", "prompts", "batches", "expired", "refused", "model_errors",
     "bells_sent", "bells_suppressed", "bells_pending", "queue_ns", "model_ns",
 };
+
+/* What is worth fetching ahead: an image of the CIFAR-10 network. */
+enum { RING_PREFETCH_BYTES = 3072 };
 
 /* Of a mapping that nobody can take away. */
 static const _Atomic uint32_t ring_whole;
@@ -49,15 +48,22 @@ struct ring_stream {
     uint32_t mores; /* `more` completions published */
 };
 
+/* A submission that was taken: a private copy, checked. */
+struct ring_request {
+    struct shm_submission s;
+    uint64_t queue_ns; /* how long it had waited by then */
+};
+
 struct ring_lane {
     uint8_t *base;                 /* the mapping; the lane's owner keeps it alive */
-    struct shm_lane at;            /* private copy of the lane table entry, checked by ring_open */
+    struct geometry at;            /* private copy of what the header says, checked by ring_open */
     uint64_t head, tail;           /* next submission to consume, next completion to produce */
     uint8_t *in_flight;            /* [slot_count] 1 from consumption to completion */
-    struct shm_submission *batch;  /* [slot_count] what the last ring_drain took */
-    struct ring_stream *streams;   /* [slot_count] in a prompt lane, else NULL */
+    struct ring_request *batch;    /* [slot_count] what the last ring_drain took */
+    struct ring_stream *streams;   /* [slot_count] in a stream lane, else NULL */
     uint32_t count;                /* of `batch`; 0 = nothing taken */
     uint32_t lowest, highest;      /* slots of the batch */
+    uint32_t extent;               /* the largest of the batch */
     uint32_t op;                   /* of the whole batch; 0 with a fault */
     bool draining;                 /* refuse new work instead of taking it */
     int doorbell;                  /* socket to the client, or -1 */
@@ -88,24 +94,26 @@ static inline _Atomic uint32_t *ring_flag(const struct ring_lane *lane, uint32_t
     return (_Atomic uint32_t *)(void *)(lane->base + offset);
 }
 
-static inline uint8_t *ring_slot(const struct ring_lane *lane, uint32_t slot)
+/* A slot's row of a tensor: input i is tensor i, output i comes after the inputs. */
+static inline uint8_t *ring_row(const struct ring_lane *lane, uint32_t tensor, uint32_t slot)
 {
-    return lane->base + lane->at.slots_offset + (uint64_t)slot * lane->at.slot_bytes;
+    const struct shm_tensor *at = &lane->at.tensors[tensor];
+    return lane->base + at->offset + (uint64_t)slot * at->row_bytes;
 }
 
-static inline uint8_t *ring_reply(const struct ring_lane *lane, uint32_t slot)
+static inline uint8_t *ring_message(const struct ring_lane *lane, uint32_t slot)
 {
-    return lane->base + lane->at.replies_offset + (uint64_t)slot * lane->at.reply_bytes;
+    return lane->base + lane->at.lane.messages_offset + (uint64_t)slot * SHM_MESSAGE_BYTES;
 }
 
 static inline struct shm_control *ring_control(const struct ring_lane *lane, uint32_t slot)
 {
-    return (struct shm_control *)(void *)(lane->base + lane->at.controls_offset) + slot;
+    return (struct shm_control *)(void *)(lane->base + lane->at.lane.controls_offset) + slot;
 }
 
 static inline _Atomic uint32_t *ring_progress(const struct ring_lane *lane, uint32_t slot)
 {
-    return (_Atomic uint32_t *)(void *)(lane->base + lane->at.progress_offset + (uint64_t)slot * sizeof(struct shm_progress));
+    return (_Atomic uint32_t *)(void *)(lane->base + lane->at.lane.progress_offset + (uint64_t)slot * sizeof(struct shm_progress));
 }
 
 static inline uint8_t *ring_entry(const struct ring_lane *lane, uint64_t ring, uint32_t entries, uint64_t position)
@@ -126,39 +134,14 @@ static inline uint64_t ring_turn(uint64_t position, uint32_t entries)
     return ring_turn_before(position + entries, entries); /* the sum wraps at 2^64, as layout.md says */
 }
 
-static inline bool ring_area_fits(uint64_t offset, uint64_t count, uint64_t bytes, uint64_t size)
-{
-    return offset % SHM_PAGE_BYTES == 0 && offset >= SHM_PAGE_BYTES && offset <= size && count * bytes <= size - offset;
-}
-
-/* Copy lane `index` out of the header and check it. False: the header is not one that a server may serve. */
-static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t size, uint32_t index, int doorbell)
+/* Open the lane of the segment of `size` bytes at `base`. False: its header is not one that a server may serve. */
+static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t size, int doorbell)
 {
     memset(lane, 0, sizeof *lane);
-    if (size < SHM_PAGE_BYTES || index >= SHM_MAX_LANES || (uintptr_t)base % SHM_PAGE_BYTES)
-        return false;
-    struct shm_lane at;
-    memcpy(&at, base + SHM_HEADER_LANES + index * sizeof at, sizeof at);
-    bool powers = at.submission_entries && at.completion_entries &&
-                  !(at.submission_entries & (at.submission_entries - 1)) &&
-                  !(at.completion_entries & (at.completion_entries - 1));
-    if (!powers || at.slot_count == 0 || at.slot_count > SHM_MAX_SLOTS || at.submission_entries < at.slot_count ||
-        at.completion_entries < at.slot_count || at.slot_bytes == 0 || at.slot_bytes % 64 ||
-        at.reply_bytes % SHM_LINE_BYTES ||
-        !ring_area_fits(at.submissions_offset, at.submission_entries, SHM_ENTRY_BYTES, size) ||
-        !ring_area_fits(at.completions_offset, at.completion_entries, SHM_ENTRY_BYTES, size) ||
-        !ring_area_fits(at.slots_offset, at.slot_count, at.slot_bytes, size) ||
-        !ring_area_fits(at.replies_offset, at.slot_count, at.reply_bytes, size))
-        return false;
-    if (at.kind == SHM_LANE_KIND_PROMPT &&
-        (at.completion_entries < 2 * at.slot_count || at.reply_bytes < at.slot_bytes + SHM_MESSAGE_BYTES ||
-         at.slot_bytes > SHM_MAX_TEXT_BYTES || at.reply_bytes > SHM_MAX_TEXT_BYTES ||
-         !ring_area_fits(at.controls_offset, at.slot_count, sizeof(struct shm_control), size) ||
-         !ring_area_fits(at.progress_offset, at.slot_count, sizeof(struct shm_progress), size)))
+    if (!geometry_read(&lane->at, base, size))
         return false;
     lane->base = base;
     lane->broken = &ring_whole; /* unless the owner of the mapping says otherwise */
-    lane->at = at;
     lane->doorbell = doorbell;
     return true;
 }
@@ -167,18 +150,18 @@ static inline bool ring_open(struct ring_lane *lane, uint8_t *base, uint64_t siz
  * The acquire pairs with the client's release store of `turn`: with the new turn we see the entry and the slot. */
 static inline int ring_peek(const struct ring_lane *lane)
 {
-    const uint8_t *entry = ring_entry(lane, lane->at.submissions_offset, lane->at.submission_entries, lane->head);
+    const uint8_t *entry = ring_entry(lane, lane->at.lane.submissions_offset, lane->at.lane.submission_entries, lane->head);
     uint64_t turn = atomic_load_explicit((const _Atomic uint64_t *)(const void *)entry, memory_order_acquire);
-    if (turn == ring_turn(lane->head, lane->at.submission_entries))
+    if (turn == ring_turn(lane->head, lane->at.lane.submission_entries))
         return 1;
-    return turn == ring_turn_before(lane->head, lane->at.submission_entries) ? 0 : -1;
+    return turn == ring_turn_before(lane->head, lane->at.lane.submission_entries) ? 0 : -1;
 }
 
 /* Copy the published entry at the head to private memory, each word loaded once. A hostile client may be
  * writing it meanwhile: then the copy is some mixture, and is checked like any other. */
 static inline struct shm_submission ring_copy(const struct ring_lane *lane)
 {
-    const uint8_t *entry = ring_entry(lane, lane->at.submissions_offset, lane->at.submission_entries, lane->head);
+    const uint8_t *entry = ring_entry(lane, lane->at.lane.submissions_offset, lane->at.lane.submission_entries, lane->head);
     uint64_t words[SHM_ENTRY_BYTES / 8];
     for (size_t i = 0; i < SHM_ENTRY_BYTES / 8; i++)
         words[i] = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(entry + 8 * i), memory_order_relaxed);
@@ -187,21 +170,18 @@ static inline struct shm_submission ring_copy(const struct ring_lane *lane)
     return copy;
 }
 
-/* Does the lane have this operation, and are the length and the flags such as it takes? NULL, or what is wrong. */
+/* Are the operation, the flags and the extent such as the lane takes? NULL, or what is wrong. */
 static inline const char *ring_check_op(const struct ring_lane *lane, const struct shm_submission *s, uint64_t *value)
 {
-    bool image = lane->at.kind == SHM_LANE_KIND_IMAGE;
     unsigned flags = 0;
-    if (s->op == SHM_OP_CLASSIFY && image)
-        flags = SHM_SUBMISSION_FLAG_WANT_SCORES;
-    else if (s->op == SHM_OP_PROMPT && !image)
+    if (s->op == SHM_OP_RUN && lane->at.lane.protocol == SHM_PROTOCOL_STREAM)
         flags = SHM_SUBMISSION_FLAG_WITH_TEMPERATURE | SHM_SUBMISSION_FLAG_WITH_TOP_K | SHM_SUBMISSION_FLAG_WITH_SEED;
-    else if (s->op != SHM_OP_ECHO)
+    else if (s->op != SHM_OP_RUN && s->op != SHM_OP_ECHO)
         return *value = s->op, "unknown op";
     if (s->flags & ~flags)
         return *value = s->flags, "unknown flags";
-    if (image ? s->length != lane->at.slot_bytes : s->length > lane->at.slot_bytes)
-        return *value = s->length, "wrong length";
+    if (s->extent > lane->at.bound)
+        return *value = s->extent, "extent beyond the bound";
     return NULL;
 }
 
@@ -216,7 +196,7 @@ static inline bool ring_check(struct ring_lane *lane, const struct shm_submissio
 {
     const char *what;
     uint64_t value = s->slot;
-    if (s->slot >= lane->at.slot_count)
+    if (s->slot >= lane->at.lane.slot_count)
         what = "slot out of range";
     else if (lane->in_flight[s->slot])
         what = "slot already in flight";
@@ -232,13 +212,13 @@ static inline bool ring_check(struct ring_lane *lane, const struct shm_submissio
  * client that sees the turn sees the fields and the reply's bytes. There is always room, see layout.md, "Rings". */
 static inline void ring_publish(struct ring_lane *lane, struct shm_completion done)
 {
-    uint8_t *entry = ring_entry(lane, lane->at.completions_offset, lane->at.completion_entries, lane->tail);
+    uint8_t *entry = ring_entry(lane, lane->at.lane.completions_offset, lane->at.lane.completion_entries, lane->tail);
     uint64_t words[SHM_ENTRY_BYTES / 8];
     memcpy(words, &done, sizeof words);
     for (size_t i = 1; i < SHM_ENTRY_BYTES / 8; i++)
         atomic_store_explicit((_Atomic uint64_t *)(void *)(entry + 8 * i), words[i], memory_order_relaxed);
     lane->in_flight[done.slot] = 0;
-    atomic_store_explicit((_Atomic uint64_t *)(void *)entry, ring_turn(lane->tail, lane->at.completion_entries),
+    atomic_store_explicit((_Atomic uint64_t *)(void *)entry, ring_turn(lane->tail, lane->at.lane.completion_entries),
                           memory_order_release);
     lane->tail++;
 }
@@ -281,7 +261,7 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
         return 0;
     uint64_t now = lane->taken_ns = ring_now();
     bool answered = false;
-    uint32_t lowest = UINT32_MAX, highest = 0;
+    uint32_t lowest = UINT32_MAX, highest = 0, extent = 0;
     /* `seen` bounds the loop also when all is answered here: a client must not keep us by resubmitting */
     for (uint32_t seen = 0; peek > 0 && seen < limit; seen++, peek = ring_peek(lane)) {
         struct shm_submission s = ring_copy(lane);
@@ -299,15 +279,17 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
             continue;
         }
         /* the client's clock is ours, but its word is not: a stamp from the future counts as not measured */
-        s.submitted = s.submitted && s.submitted < now ? now - s.submitted : 0;
-        lane->counters[RING_QUEUE_NS] += s.submitted;
-        /* Have the slot's lines, at most an image of them, come from the client's core while Python finds out what to do with
-         * them. One slot is enough: reading it, the processor fetches ahead by itself. (In a function of its own gcc 12
-         * takes the loop for one without an effect, and drops it.) */
-        for (uint32_t at = 0; !lane->count && at < s.length && at < SHM_IMAGE_BYTES; at += 64)
-            __builtin_prefetch(ring_slot(lane, s.slot) + at);
+        uint64_t queue_ns = s.submitted && s.submitted < now ? now - s.submitted : 0;
+        lane->counters[RING_QUEUE_NS] += queue_ns;
+        /* Have the first input's lines, at most RING_PREFETCH_BYTES, come from the client's core while Python finds out what to
+         * do with them. One slot is enough: reading it, the processor fetches ahead by itself. (In a function of its own gcc
+         * 12 takes the loop for one without an effect, and drops it.) */
+        uint32_t first = lane->count ? 0 : geometry_valid_bytes(&lane->at, 0, s.extent);
+        for (uint32_t at = 0; at < first && at < RING_PREFETCH_BYTES; at += 64)
+            __builtin_prefetch(ring_row(lane, 0, s.slot) + at);
         lane->op = s.op;
-        lane->batch[lane->count++] = s;
+        lane->batch[lane->count++] = (struct ring_request){s, queue_ns};
+        extent = s.extent > extent ? s.extent : extent;
         lowest = s.slot < lowest ? s.slot : lowest;
         highest = s.slot > highest ? s.slot : highest;
     }
@@ -320,6 +302,7 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
         ring_bell(lane);
     lane->lowest = lowest;
     lane->highest = highest;
+    lane->extent = extent;
     if (lane->fault[0])
         lane->count = lane->op = 0;
     return lane->count;
@@ -336,11 +319,15 @@ static inline uint64_t ring_rotate(uint64_t value, unsigned bits)
     return value << bits | value >> (64 - bits);
 }
 
-/* Fletcher's two sums over 64-bit words, layout.md "Checksum". The bytes may change under a hostile client's
- * hand; then its own checksum is wrong. */
-static inline uint64_t ring_checksum(const uint8_t *bytes, size_t length)
+/* Fletcher's two sums over 64-bit words, layout.md "Checksum". */
+struct ring_sums {
+    uint64_t a, b;
+};
+
+/* Add bytes, the last word padded with zeros. They may change under a hostile client's hand; then its own checksum is wrong. */
+static inline void ring_sum(struct ring_sums *sums, const uint8_t *bytes, size_t length)
 {
-    uint64_t a = 0, b = 0, word;
+    uint64_t a = sums->a, b = sums->b, word;
     size_t whole = length / 8 * 8;
     for (size_t i = 0; i < whole; i += 8) {
         memcpy(&word, bytes + i, 8);
@@ -353,7 +340,12 @@ static inline uint64_t ring_checksum(const uint8_t *bytes, size_t length)
         a += word;
         b += a;
     }
-    return a ^ ring_rotate(b, 32);
+    *sums = (struct ring_sums){a, b};
+}
+
+static inline uint64_t ring_checksum_of(struct ring_sums sums)
+{
+    return sums.a ^ ring_rotate(sums.b, 32);
 }
 
 /* Ask the client to submit no more. The release pairs with the client's acquire load of `server_state` before it
@@ -372,76 +364,115 @@ static inline void ring_finish(struct ring_lane *lane, uint64_t model_ns)
     ring_bell(lane);
 }
 
-/* Complete an echo batch: read every byte of every slot, answer with the checksum. */
+/* An answer to a request that was run with `batch` others or among them. */
+static inline struct shm_completion ring_ran(const struct ring_request *request, uint16_t status, uint32_t batch)
+{
+    struct shm_completion done = ring_answer(&request->s, status);
+    done.batch = batch;
+    done.queue_ns = request->queue_ns;
+    return done;
+}
+
+/* Complete an echo batch: read every byte that counts of every input, answer with the checksum. */
 static inline void ring_complete_echo(struct ring_lane *lane)
 {
     lane->counters[RING_ECHOES] += lane->count;
     for (uint32_t i = 0; i < lane->count; i++) {
-        const struct shm_submission *s = &lane->batch[i];
-        struct shm_completion done = ring_answer(s, SHM_STATUS_OK);
-        done.batch = lane->count;
-        done.queue_ns = s->submitted;
-        done.checksum = ring_checksum(ring_slot(lane, s->slot), s->length);
-        if (lane->at.kind == SHM_LANE_KIND_PROMPT) {
-            done.length = done.label = s->length; /* fits: a reply is longer than a slot */
-            memcpy(ring_reply(lane, s->slot), ring_slot(lane, s->slot), s->length);
-        }
+        const struct ring_request *request = &lane->batch[i];
+        uint32_t slot = request->s.slot, extent = request->s.extent;
+        struct shm_completion done = ring_ran(request, SHM_STATUS_OK, lane->count);
+        struct ring_sums sums = {0, 0};
+        for (uint32_t input = 0; input < lane->at.lane.input_count; input++)
+            ring_sum(&sums, ring_row(lane, input, slot), geometry_valid_bytes(&lane->at, input, extent));
+        done.checksum = ring_checksum_of(sums);
+        done.extent = extent;
+        if (lane->streams) /* fits: a reply is at least as long as a prompt */
+            memcpy(ring_row(lane, 1, slot), ring_row(lane, 0, slot), extent);
         ring_publish(lane, done);
     }
     ring_finish(lane, 0);
 }
 
-/* Complete a classify batch. `scores` has `classes` columns; entry i's row is first + (by_slot ? slot - lowest : i).
- * `batch` is how many images the model ran together, of all sessions. A row with a NaN or an infinity is a model error. */
-static inline void ring_complete_scores(struct ring_lane *lane, const float *scores, uint32_t classes, uint32_t first,
-                                        bool by_slot, uint32_t batch)
+static inline void ring_say(struct ring_lane *lane, struct shm_completion *done, const char *message, uint32_t length)
+{
+    memcpy(ring_message(lane, done->slot), message, length);
+    done->message_bytes = length;
+}
+
+/* The first output of those in the mask `finite`, all fp32, whose row has a NaN or an infinity; -1: none has. */
+static inline int ring_not_finite(const struct ring_lane *lane, const struct ring_request *request, uint32_t finite)
+{
+    for (; finite; finite &= finite - 1) {
+        uint32_t output = (uint32_t)__builtin_ctz(finite), tensor = lane->at.lane.input_count + output;
+        const float *row = (const float *)(const void *)ring_row(lane, tensor, request->s.slot);
+        uint32_t count = geometry_valid_bytes(&lane->at, tensor, request->s.extent) / (uint32_t)sizeof *row;
+        for (uint32_t i = 0; i < count; i++)
+            if (!(row[i] - row[i] == 0))
+                return (int)output;
+    }
+    return -1;
+}
+
+/* Complete a batch whose outputs stand in the segment. `batch` is how many requests the model ran together, of all sessions;
+ * `finite` is a mask of fp32 outputs that are promised to be numbers: where they are not, that request is a model error, and its
+ * neighbours in the batch have their answers. */
+static inline void ring_complete_calls(struct ring_lane *lane, uint32_t batch, uint32_t finite)
 {
     uint64_t model_ns = ring_now() - lane->taken_ns;
     for (uint32_t i = 0; i < lane->count; i++) {
-        const struct shm_submission *s = &lane->batch[i];
-        const float *row = scores + (size_t)(first + (by_slot ? s->slot - lane->lowest : i)) * classes;
-        struct shm_completion done = ring_answer(s, SHM_STATUS_OK);
-        bool finite = true;
-        for (uint32_t c = 0; c < classes; c++) {
-            finite &= row[c] - row[c] == 0; /* no NaN, no infinity */
-            if (row[c] > row[done.label])
-                done.label = c;
-        }
-        done.batch = batch;
-        done.queue_ns = s->submitted;
-        lane->counters[finite ? RING_CLASSIFICATIONS : RING_MODEL_ERRORS]++;
-        if (finite) {
-            done.score = row[done.label];
+        const struct ring_request *request = &lane->batch[i];
+        int broken = ring_not_finite(lane, request, finite);
+        struct shm_completion done = ring_ran(request, broken < 0 ? SHM_STATUS_OK : SHM_STATUS_MODEL_ERROR, batch);
+        lane->counters[broken < 0 ? RING_CALLS : RING_MODEL_ERRORS]++;
+        if (broken < 0) {
+            done.extent = request->s.extent;
             done.model_ns = model_ns;
-        } else { /* this image's error: its neighbours in the batch have their answers */
-            done.label = 0;
-            done.status = SHM_STATUS_MODEL_ERROR;
-            done.length = sizeof RING_NO_NUMBERS - 1;
-            memcpy(ring_reply(lane, s->slot), RING_NO_NUMBERS, done.length);
-        }
-        if (finite && s->flags & SHM_SUBMISSION_FLAG_WANT_SCORES) {
-            done.length = classes * (uint32_t)sizeof(float);
-            memcpy(ring_reply(lane, s->slot), row, done.length);
+        } else {
+            char text[SHM_MESSAGE_BYTES];
+            int length = snprintf(text, sizeof text, "the model's output %d holds numbers that are not finite", broken);
+            ring_say(lane, &done, text, (uint32_t)length);
         }
         ring_publish(lane, done);
     }
     ring_finish(lane, model_ns);
 }
 
-/* Complete a batch whose model raised: the same message for each, cut to the reply by the caller. */
+/* Complete a batch whose model raised: the same message for each, of at most SHM_MESSAGE_BYTES. */
 static inline void ring_complete_error(struct ring_lane *lane, const char *message, uint32_t length)
 {
     lane->counters[RING_MODEL_ERRORS] += lane->count;
     for (uint32_t i = 0; i < lane->count; i++) {
-        const struct shm_submission *s = &lane->batch[i];
-        struct shm_completion done = ring_answer(s, SHM_STATUS_MODEL_ERROR);
-        done.batch = lane->count;
-        done.queue_ns = s->submitted;
-        done.length = length;
-        memcpy(ring_reply(lane, s->slot), message, length);
+        struct shm_completion done = ring_ran(&lane->batch[i], SHM_STATUS_MODEL_ERROR, lane->count);
+        ring_say(lane, &done, message, length);
         ring_publish(lane, done);
     }
     ring_finish(lane, 0);
+}
+
+/* Copy the batch's rows of an input to `rows` of `row_bytes` each, in order; zeros behind what counts. */
+static inline void ring_gather(const struct ring_lane *lane, uint32_t input, uint8_t *rows, uint32_t row_bytes)
+{
+    for (uint32_t i = 0; i < lane->count; i++, rows += row_bytes) {
+        const struct shm_submission *s = &lane->batch[i].s;
+        uint32_t valid = geometry_valid_bytes(&lane->at, input, s->extent);
+        valid = valid < row_bytes ? valid : row_bytes;
+        memcpy(rows, ring_row(lane, input, s->slot), valid);
+        memset(rows + valid, 0, row_bytes - valid);
+    }
+}
+
+/* Copy rows of `row_bytes` to the slots' rows of an output: one a request in the batch's order, or with `by_slot` in that of
+ * the slots, which are neighbours. */
+static inline void ring_scatter(const struct ring_lane *lane, uint32_t output, const uint8_t *rows, uint32_t row_bytes,
+                                bool by_slot)
+{
+    uint32_t tensor = lane->at.lane.input_count + output;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        const struct shm_submission *s = &lane->batch[i].s;
+        uint32_t valid = geometry_valid_bytes(&lane->at, tensor, s->extent);
+        const uint8_t *row = rows + (size_t)(by_slot ? s->slot - lane->lowest : i) * row_bytes;
+        memcpy(ring_row(lane, tensor, s->slot), row, valid < row_bytes ? valid : row_bytes);
+    }
 }
 
 #endif

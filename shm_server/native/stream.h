@@ -13,24 +13,24 @@ static inline void ring_begin_prompts(struct ring_lane *lane)
     lane->counters[RING_PROMPTS] += lane->count;
     lane->counters[RING_BATCHES]++;
     for (uint32_t i = 0; i < lane->count; i++) {
-        const struct shm_submission *s = &lane->batch[i];
-        lane->streams[s->slot] = (struct ring_stream){
-            .request_id = s->request_id, .queue_ns = s->submitted, .taken_ns = lane->taken_ns};
+        const struct ring_request *request = &lane->batch[i];
+        lane->streams[request->s.slot] = (struct ring_stream){
+            .request_id = request->s.request_id, .queue_ns = request->queue_ns, .taken_ns = lane->taken_ns};
         /* The client reads it only after a `more`, whose release of `turn` comes later. */
-        atomic_store_explicit(ring_progress(lane, s->slot), 0, memory_order_relaxed);
+        atomic_store_explicit(ring_progress(lane, request->s.slot), 0, memory_order_relaxed);
     }
     lane->count = lane->op = 0;
 }
 
 static inline bool ring_prompted(const struct ring_lane *lane, uint32_t slot)
 {
-    return lane->streams && slot < lane->at.slot_count && lane->in_flight[slot];
+    return lane->streams && slot < lane->at.lane.slot_count && lane->in_flight[slot];
 }
 
 /* Bytes of text that the reply still takes. */
 static inline uint32_t ring_room(const struct ring_lane *lane, uint32_t slot)
 {
-    return lane->at.reply_bytes - SHM_MESSAGE_BYTES - lane->streams[slot].text;
+    return lane->at.tensors[1].dims[0] - lane->streams[slot].text;
 }
 
 static inline bool ring_cancelled(const struct ring_lane *lane, uint32_t slot)
@@ -42,7 +42,7 @@ static inline bool ring_cancelled(const struct ring_lane *lane, uint32_t slot)
 static inline void ring_append(struct ring_lane *lane, uint32_t slot, const char *text, uint32_t length)
 {
     struct ring_stream *stream = &lane->streams[slot];
-    memcpy(ring_reply(lane, slot) + stream->text, text, length);
+    memcpy(ring_row(lane, 1, slot) + stream->text, text, length);
     stream->text += length;
     atomic_store_explicit(ring_progress(lane, slot), stream->text, memory_order_seq_cst); /* P1 */
     /* P2, against C2 of layout.md: either we see the acknowledgement of the last `more`, or the client, which has just
@@ -53,13 +53,13 @@ static inline void ring_append(struct ring_lane *lane, uint32_t slot, const char
         return;
     stream->mores++;
     ring_publish(lane, (struct shm_completion){.request_id = stream->request_id, .slot = slot,
-                                               .status = SHM_STATUS_MORE, .length = stream->text,
-                                               .label = stream->text, .batch = 1, .queue_ns = stream->queue_ns});
+                                               .status = SHM_STATUS_MORE, .extent = stream->text,
+                                               .batch = 1, .queue_ns = stream->queue_ns});
     lane->in_flight[slot] = 1; /* ring_publish gave the slot back: not yet */
     ring_bell(lane);
 }
 
-/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message behind it. `started_ns` is when
+/* Complete a prompt: the text so far, and for an error up to SHM_MESSAGE_BYTES of message. `started_ns` is when
  * its turn came (CLOCK_MONOTONIC), 0 when it never did: until then it waited, from the moment that it was taken. */
 static inline void ring_finish_prompt(struct ring_lane *lane, uint32_t slot, uint16_t status, uint16_t flags,
                                       const char *message, uint32_t length, uint64_t started_ns)
@@ -70,14 +70,14 @@ static inline void ring_finish_prompt(struct ring_lane *lane, uint32_t slot, uin
         started_ns = now;
     uint64_t waited_ns = started_ns - stream->taken_ns, model_ns = now - started_ns;
     lane->counters[RING_QUEUE_NS] += waited_ns;
-    memcpy(ring_reply(lane, slot) + stream->text, message, length);
     lane->counters[RING_MODEL_NS] += model_ns;
     if (status != SHM_STATUS_OK && status != SHM_STATUS_CANCELLED)
         lane->counters[RING_MODEL_ERRORS]++;
-    ring_publish(lane, (struct shm_completion){.request_id = stream->request_id, .slot = slot, .status = status,
-                                               .flags = flags, .length = stream->text + length,
-                                               .label = stream->text, .batch = 1,
-                                               .queue_ns = stream->queue_ns + waited_ns, .model_ns = model_ns});
+    struct shm_completion done = {.request_id = stream->request_id, .slot = slot, .status = status, .flags = flags,
+                                  .extent = stream->text, .batch = 1, .queue_ns = stream->queue_ns + waited_ns,
+                                  .model_ns = model_ns};
+    ring_say(lane, &done, message, length);
+    ring_publish(lane, done);
     ring_bell(lane);
 }
 

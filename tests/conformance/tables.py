@@ -23,11 +23,12 @@ def _cells(kind: str, name: str) -> list[list[str]]:
     return rows[2:]  # below the headings and the rule
 
 
-CONSTANTS = {name: int(value, 0) for name, value, _ in _cells("constants", "")}
+CONSTANTS = {row[0]: int(row[1], 0) for row in _cells("constants", "")}
 ENUMS = {
     name: {row[0]: int(row[1]) for row in _cells("enum", name)}
     for name in re.findall(r"<!-- layout: enum (\w+) -->", PAGE)
 }
+DATATYPE_BYTES = {int(row[1]): int(row[2]) for row in _cells("enum", "datatype")}
 SIZES = {name: int(size) for name, size in re.findall(r"<!-- layout: struct (\w+) (\d+) -->", PAGE)}
 STRUCTS = {name: [Word(row[0], int(row[1]), row[2], row[3]) for row in _cells("struct", name)] for name in SIZES}
 PLAIN = {name: [word for word in words if word.type in FORMATS] for name, words in STRUCTS.items()}

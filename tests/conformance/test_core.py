@@ -10,12 +10,11 @@ import time
 
 import numpy as np
 import pytest
-from heap_lane import HeapLane, image_spec, memory_of, prompt_spec
+from heap_lane import HeapLane, call_spec, image_spec, memory_of, prompt_spec, tensor, tokens_spec
 
 from shm_server import _core, layout
 from shm_server.layout import CompletionFlag, Op, Status, SubmissionFlag
 
-WANT = SubmissionFlag.WANT_SCORES
 CLOSED = "the lane is closed"
 
 
@@ -36,6 +35,10 @@ def scores(*rows) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
+def message_of(h: HeapLane, done: np.void) -> bytes:
+    return bytes(h.messages[done["slot"]][: done["message_bytes"]])
+
+
 def soon(condition, seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -53,7 +56,7 @@ def test_the_core_under_test_is_the_one_that_was_asked_for():
 
 def test_a_lane_holds_the_segment_until_it_is_closed():
     memory, _ = memory_of(image_spec())
-    lane = _core.Lane(memory, 0, -1)
+    lane = _core.Lane(memory, -1)
     with pytest.raises(BufferError):
         memory.close()
     lane.close()
@@ -63,7 +66,7 @@ def test_a_lane_holds_the_segment_until_it_is_closed():
 
 def test_a_lane_that_nobody_refers_to_lets_go_of_the_segment():
     memory, _ = memory_of(image_spec())
-    lane = _core.Lane(memory, 0, -1)
+    lane = _core.Lane(memory, -1)
     del lane
     memory.close()
 
@@ -74,9 +77,10 @@ def test_a_lane_that_nobody_refers_to_lets_go_of_the_segment():
         ("drain", (1,)),
         ("announce_draining", ()),
         ("complete_echo", ()),
-        ("complete_scores", (scores([1]), 0, False, 1)),
+        ("complete_calls", (1,)),
+        ("scatter", (0, scores([1]), 0, 4, False)),
         ("complete_error", (b"why",)),
-        ("gather", (np.zeros((1, layout.IMAGE_BYTES), np.uint8), 0)),
+        ("gather", (0, np.zeros((1, 3072), np.uint8), 0, 3072)),
         ("begin_prompts", ()),
         ("append", (0, b"text")),
         ("room", (0,)),
@@ -87,7 +91,7 @@ def test_a_lane_that_nobody_refers_to_lets_go_of_the_segment():
 @pytest.mark.parametrize("spec", [image_spec(), prompt_spec()], ids=["image", "prompt"])
 def test_a_closed_lane_says_so(spec, call, arguments):
     memory, _ = memory_of(spec)
-    lane = _core.Lane(memory, 0, -1)
+    lane = _core.Lane(memory, -1)
     lane.close()
     with pytest.raises(ValueError, match=CLOSED):
         getattr(lane, call)(*arguments)
@@ -106,90 +110,149 @@ def test_a_lane_that_was_never_opened_is_a_closed_one():
 
 def test_a_lane_is_initialised_once():
     memory, _ = memory_of(image_spec())
-    lane = _core.Lane(memory, 0, -1)
+    lane = _core.Lane(memory, -1)
     with pytest.raises(TypeError, match="once"):
-        lane.__init__(memory, 0, -1)
+        lane.__init__(memory, -1)
     lane.close()
     memory.close()
+
+
+def changed(spec, lane: dict | None = None, tensor: dict | None = None, index: int = 0):
+    """Memory whose header differs in these fields of the lane, or of a tensor."""
+    memory, _ = memory_of(spec)
+    places = (lane, layout.lane, layout.LANE_OFFSET), (tensor, layout.tensor, layout.TENSORS_OFFSET + 64 * index)
+    for changes, dtype, offset in places:
+        row = np.frombuffer(memory, dtype, 1, offset)[0]
+        for name, value in (changes or {}).items():
+            row[name] = value
+    return memory
 
 
 @pytest.mark.parametrize(
     "changes",
     [
+        {"protocol": 0},
+        {"protocol": 3},
         {"slot_count": 0},
         {"slot_count": 65537},
         {"slot_count": 2**32 - 1},
-        {"slot_bytes": 0},
-        {"slot_bytes": 3073},
-        {"reply_bytes": 100},
         {"submission_entries": 0},
         {"submission_entries": 3},
         {"submission_entries": 2},
         {"completion_entries": 0},
         {"completion_entries": 6},
         {"completion_entries": 2},
+        {"input_count": 0},
+        {"input_count": 25},
+        {"input_count": 2**32 - 1},
+        {"output_count": 0},
+        {"output_count": 24},
+        {"output_count": 2**32 - 1},
         {"submissions_offset": 0},
         {"submissions_offset": 4096 + 64},
         {"completions_offset": 2**64 - 4096},
-        {"slots_offset": 2**63},
-        {"slots_offset": 8 * 4096},
-        {"replies_offset": 7 * 4096},
-        {"slot_count": 65536, "submission_entries": 65536, "completion_entries": 65536, "slot_bytes": 2**32 - 64},
+        {"messages_offset": 2**63},
+        {"messages_offset": 4097},
+        {"protocol": layout.Protocol.STREAM},
     ],
     ids=str,
 )
 def test_a_header_that_describes_no_lane_is_refused(changes):
-    memory, _ = memory_of(image_spec())
-    row = np.frombuffer(memory, layout.lane, 1, layout.LANES_OFFSET)[0]
-    for name, value in changes.items():
-        row[name] = value
-    with pytest.raises(ValueError, match="does not describe lane 0"):
-        _core.Lane(memory, 0, -1)
-    del row
+    memory = changed(image_spec(), changes)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(memory, -1)
     memory.close()  # a lane that was refused holds nothing
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"completion_entries": 2},
-        {"reply_bytes": 256},
-        {"controls_offset": 0},
-        {"controls_offset": 2**64 - 4096},
-        {"progress_offset": 4097},
-        {"slot_bytes": 2**24 + 64, "reply_bytes": 2**24 + 512},
-        {"slot_bytes": 2**32 - 64, "reply_bytes": 2**32 - 128},
+        {"offset": 0},
+        {"offset": 4096 + 64},
+        {"offset": 2**63},
+        {"offset": 2**64 - 4096},
+        {"offset": 8 * 4096},
+        {"row_bytes": 0},
+        {"row_bytes": 3008},
+        {"row_bytes": 3136},
+        {"datatype": 0},
+        {"datatype": 14},
+        {"datatype": 65535},
+        {"rank": 0},
+        {"rank": 2},
+        {"rank": 4},
+        {"rank": 9},
+        {"rank": 65535},
+        {"symbolic": 2},
+        {"dims": [3, 0, 32, 0, 0, 0, 0, 0]},
+        {"dims": [2**32 - 1] * 8, "rank": 8, "row_bytes": 2**32 - 64},
+        {"dims": [2**16, 2**16, 0, 0, 0, 0, 0, 0], "rank": 2, "row_bytes": 64},
+        {"dims": [0, 32, 32, 0, 0, 0, 0, 0], "symbolic": 1},
     ],
     ids=str,
 )
-def test_a_header_that_describes_no_prompt_lane_is_refused(changes):
-    memory, _ = memory_of(prompt_spec())
-    row = np.frombuffer(memory, layout.lane, 1, layout.LANES_OFFSET)[0]
-    for name, value in changes.items():
-        row[name] = value
-    with pytest.raises(ValueError, match="does not describe lane 0"):
-        _core.Lane(memory, 0, -1)
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_header_whose_tensors_do_not_fit_is_refused(changes, index):
+    image = image_spec().inputs[0]
+    memory = changed(call_spec((image,), (image,)), tensor=changes, index=index)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(memory, -1)
+    memory.close()
+
+
+def test_a_symbolic_dimension_has_one_bound():
+    _core.Lane(changed(tokens_spec()), -1)
+    memory = changed(tokens_spec(), tensor={"dims": [15, 0, 0, 0, 0, 0, 0, 0]}, index=0)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(memory, -1)
+
+
+@pytest.mark.parametrize(
+    ("lane", "tensor", "index"),
+    [
+        ({"completion_entries": 2}, {}, 0),
+        ({"controls_offset": 0}, {}, 0),
+        ({"controls_offset": 2**64 - 4096}, {}, 0),
+        ({"progress_offset": 4097}, {}, 0),
+        ({"output_count": 2}, {}, 0),
+        ({}, {"datatype": layout.Datatype.INT8}, 0),
+        ({}, {"symbolic": 0}, 1),
+        ({}, {"dims": [257, 0, 0, 0, 0, 0, 0, 0], "row_bytes": 320}, 0),  # longer than the reply: an echo would not fit
+        ({}, {"dims": [2**24 + 64, 0, 0, 0, 0, 0, 0, 0], "row_bytes": 2**24 + 64}, 1),
+    ],
+    ids=str,
+)
+def test_a_header_that_describes_no_stream_lane_is_refused(lane, tensor, index):
+    memory = changed(prompt_spec(), lane, tensor, index)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(memory, -1)
+
+
+@pytest.mark.parametrize("finite", [0b10, 0b100, 0b11, 1 << 31])
+def test_only_an_output_of_floats_is_promised_to_be_finite(finite):
+    memory, _ = memory_of(call_spec((tensor("UINT8", 4),), (tensor("FP32", 4), tensor("UINT32", 4))))
+    with pytest.raises(ValueError, match="a mask of FP32 outputs, there are 2"):
+        _core.Lane(memory, -1, finite)
+    _core.Lane(memory, -1, 1).close()
+    memory.close()
 
 
 def test_memory_that_cannot_be_a_segment_is_refused():
     memory, _ = memory_of(image_spec())
-    for wrong, index in ((memory, 1), (memory, 8), (memory, 2**32 - 1)):
-        with pytest.raises(ValueError, match="does not describe lane"):
-            _core.Lane(wrong, index, -1)
     short = mmap.mmap(-1, 4096)
     short[:] = memory[:4096]
-    with pytest.raises(ValueError, match="does not describe lane 0"):
-        _core.Lane(short, 0, -1)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(short, -1)
     aside = memoryview(mmap.mmap(-1, 2 * len(memory)))[64 : 64 + len(memory)]
     aside[:] = memory[:]
-    with pytest.raises(ValueError, match="does not describe lane 0"):
-        _core.Lane(aside, 0, -1)
+    with pytest.raises(ValueError, match="describes no lane"):
+        _core.Lane(aside, -1)
     for wrong in (b"", bytearray(64)):
         with pytest.raises((ValueError, BufferError)):
-            _core.Lane(wrong, 0, -1)
+            _core.Lane(wrong, -1)
     with pytest.raises(BufferError):
-        _core.Lane(memoryview(memory).toreadonly(), 0, -1)
-    for arguments in ((), (memory,), (memory, 0), (None, 0, -1), (memory, "0", -1), (memory, 0, None)):
+        _core.Lane(memoryview(memory).toreadonly(), -1)
+    for arguments in ((), (memory,), (None, -1), (memory, "0"), (memory, None), (memory, -1, "1")):
         with pytest.raises(TypeError):
             _core.Lane(*arguments)
 
@@ -206,10 +269,10 @@ def test_nothing_submitted_is_an_ordinary_answer(heap):
 def test_a_batch_is_what_is_pending_up_to_the_limit(heap):
     h = heap()
     for slot in range(4):
-        h.submit(slot, Op.CLASSIFY)
+        h.submit(slot, Op.RUN)
     assert h.lane.drain(3) == 3
-    assert (h.lane.count, h.lane.op, h.lane.lowest, h.lane.contiguous) == (3, Op.CLASSIFY, 0, True)
-    h.lane.complete_scores(np.ones((3, 1), np.float32), 0, True, 3)
+    assert (h.lane.count, h.lane.op, h.lane.lowest, h.lane.contiguous) == (3, Op.RUN, 0, True)
+    h.answer(np.ones((3, 3), np.float32), by_slot=True)
     assert h.lane.drain(3) == 1
     assert h.lane.lowest == 3
 
@@ -236,7 +299,7 @@ def test_a_limit_that_is_none_is_refused_and_nothing_is_taken(heap, limit, error
 
 def test_a_batch_stops_where_the_operation_changes(heap):
     h = heap()
-    for slot, op in enumerate((Op.CLASSIFY, Op.CLASSIFY, Op.ECHO, Op.CLASSIFY)):
+    for slot, op in enumerate((Op.RUN, Op.RUN, Op.ECHO, Op.RUN)):
         h.submit(slot, op)
     found = []
     while h.lane.drain(8):
@@ -244,8 +307,8 @@ def test_a_batch_stops_where_the_operation_changes(heap):
         if h.lane.op == Op.ECHO:
             h.lane.complete_echo()
         else:
-            h.lane.complete_scores(np.ones((2, 1), np.float32), 0, False, h.lane.count)
-    assert found == [(Op.CLASSIFY, 2), (Op.ECHO, 1), (Op.CLASSIFY, 1)]
+            h.answer(np.ones((2, 3), np.float32))
+    assert found == [(Op.RUN, 2), (Op.ECHO, 1), (Op.RUN, 1)]
     assert [done["request_id"] for done in h.taken()] == [0, 1, 2, 3]
 
 
@@ -256,7 +319,7 @@ def test_a_batch_stops_where_the_operation_changes(heap):
 def test_neighbouring_slots_are_contiguous_in_whatever_order(heap, order, contiguous):
     h = heap()
     for slot in order:
-        h.submit(slot, Op.CLASSIFY)
+        h.submit(slot, Op.RUN)
     assert h.lane.drain(8) == len(order)
     assert h.lane.contiguous is contiguous
     assert h.lane.lowest == min(order)
@@ -284,13 +347,12 @@ def test_a_slot_goes_round_and_round(heap):
         ({"slot": 4}, "slot out of range: 4"),
         ({"slot": 2**32 - 1}, f"slot out of range: {2**32 - 1}"),
         ({"op": 0}, "unknown op: 0"),
-        ({"op": Op.PROMPT}, "unknown op: 3"),
+        ({"op": 3}, "unknown op: 3"),
         ({"op": 65535}, "unknown op: 65535"),
         ({"flags": 1}, "unknown flags: 1"),
-        ({"op": Op.CLASSIFY, "flags": 0x8001}, "unknown flags: 32769"),
-        ({"length": 0}, "wrong length: 0"),
-        ({"length": 3071}, "wrong length: 3071"),
-        ({"length": 2**32 - 1}, f"wrong length: {2**32 - 1}"),
+        ({"op": Op.RUN, "flags": 0x8001}, "unknown flags: 32769"),
+        ({"extent": 1}, "extent beyond the bound: 1"),
+        ({"extent": 2**32 - 1}, f"extent beyond the bound: {2**32 - 1}"),
         ({"turn": 2}, "turn neither old nor new"),
         ({"turn": 2**64 - 1}, "turn neither old nor new"),
     ],
@@ -300,7 +362,7 @@ def test_a_slot_goes_round_and_round(heap):
 def test_a_submission_that_breaks_the_protocol_is_a_fault_of_the_lane(heap, fields, fault, before):
     h = heap()
     for slot in range(before):
-        h.submit(slot, fields.get("op", Op.ECHO) if fields.get("op") == Op.CLASSIFY else Op.ECHO)
+        h.submit(slot, fields.get("op", Op.ECHO) if fields.get("op") == Op.RUN else Op.ECHO)
     slot = fields.get("slot", before)
     h.submit(slot, **{"op": Op.ECHO} | {name: value for name, value in fields.items() if name != "slot"})
     while h.lane.drain(8):  # what came before it may be a batch of its own
@@ -325,19 +387,19 @@ def test_a_slot_that_is_in_flight_may_not_be_submitted_again(heap):
     assert other.lane.drain(8) == 1
 
 
-def test_a_prompt_lane_takes_up_to_a_slot_of_text_and_no_images(heap):
+def test_a_stream_lane_takes_up_to_a_slot_of_text(heap):
     for fields, fault in (
-        ({"length": 193}, "wrong length: 193"),
-        ({"op": Op.CLASSIFY}, "unknown op: 2"),
-        ({"flags": 1}, "unknown flags: 1"),
+        ({"extent": 193}, "extent beyond the bound: 193"),
+        ({"op": 3}, "unknown op: 3"),
+        ({"flags": 8}, "unknown flags: 8"),
     ):
         h = heap(prompt_spec())
-        h.submit(0, **{"op": Op.PROMPT} | fields)
+        h.submit(0, **{"op": Op.RUN} | fields)
         assert h.lane.drain(8) == 0
         assert h.lane.fault == f"submission 0: {fault}"
     h = heap(prompt_spec())
-    h.submit(0, Op.PROMPT, length=0)
-    h.submit(1, Op.PROMPT, length=192)
+    h.submit(0, Op.RUN, extent=0)
+    h.submit(1, Op.RUN, extent=192)
     assert h.lane.drain(8) == 2
 
 
@@ -423,11 +485,11 @@ def test_an_echo_of_text_comes_back_in_the_reply(heap):
     h = heap(prompt_spec())
     text = "Möwe".encode()
     h.slots[1, : len(text)] = np.frombuffer(text, np.uint8)
-    h.submit(1, length=len(text))
+    h.submit(1, extent=len(text))
     h.lane.drain(8)
     h.lane.complete_echo()
     (done,) = h.taken()
-    assert bytes(h.replies[1][: done["length"]]) == text
+    assert bytes(h.replies[1][: done["extent"]]) == text
     assert done["checksum"] == _core.checksum(text)
 
 
@@ -452,116 +514,121 @@ def test_the_checksum_is_fletchers_over_words():
         _core.checksum(np.zeros((4, 4), np.uint8)[:, ::2])
 
 
-def test_scores_become_label_score_and_on_request_the_reply(heap):
-    h = heap()
-    h.replies[:] = 0xEE
-    for slot, flags in ((1, WANT), (3, 0)):
-        h.submit(slot, Op.CLASSIFY, flags=flags)
+def test_an_echo_is_the_checksum_of_what_counts_of_every_input(heap):
+    h = heap(tokens_spec())
+    random = np.random.default_rng(6)
+    for rows in h.inputs:
+        rows[:] = random.integers(0, 256, rows.shape, np.uint8)
+    for slot, extent in enumerate((0, 3, 16)):
+        h.submit(slot, extent=extent)
     h.lane.drain(8)
-    rows = scores([0.0, 0.25, 0.75], [0.5, 0.5, 0.0])
-    h.lane.complete_scores(rows, 0, False, 7)
-    wanted, plain = h.taken()
-    assert (wanted["slot"], wanted["label"], wanted["score"], wanted["length"], wanted["batch"]) == (1, 2, 0.75, 12, 7)
-    assert (plain["slot"], plain["label"], plain["score"], plain["length"]) == (3, 0, 0.5, 0)  # the first of equals
-    assert wanted["model_ns"] > 0
-    np.testing.assert_array_equal(h.replies[1][:12].view(np.float32), rows[0])
-    h.replies[1][:12] = 0xEE
-    assert (h.replies == 0xEE).all(), "nothing else was written"
+    h.lane.complete_echo()
+    for slot, (done, extent) in enumerate(zip(h.taken(), (0, 3, 16), strict=True)):
+        ids, mask = h.inputs[0][slot, : 4 * extent].tobytes(), h.inputs[1][slot, :extent].tobytes()
+        padded = b"".join(part + bytes(-len(part) % 8) for part in (ids, mask))
+        assert (done["checksum"], done["extent"]) == (_core.checksum(padded), extent)
+
+
+def test_an_answer_is_the_row_of_each_output(heap):
+    h = heap(call_spec((tensor("UINT8", 4),), (tensor("FP32", 3), tensor("UINT32", 2, 5))))
+    for rows in h.outputs:
+        rows[:] = 0xEE
+    for slot in (1, 3):
+        h.submit(slot, Op.RUN)
+    h.lane.drain(8)
+    first, second = scores([0.0, 0.25, 0.75], [0.5, 0.5, 0.0]), np.arange(20, dtype=np.uint32).reshape(2, 2, 5)
+    h.answer(first, second, batch=7)
+    for number, done in enumerate(h.taken()):
+        slot = (1, 3)[number]
+        assert (done["slot"], done["status"], done["batch"], done["extent"]) == (slot, Status.OK, 7, 0)
+        assert done["model_ns"] > 0
+        assert h.outputs[0][slot, :12].tobytes() == first[number].tobytes()
+        assert h.outputs[1][slot, :40].tobytes() == second[number].tobytes()
+        h.outputs[0][slot, :12] = h.outputs[1][slot, :40] = 0xEE
+    assert all((rows == 0xEE).all() for rows in h.outputs), "nothing else was written"
 
 
 def test_rows_may_begin_further_down_or_follow_the_slots(heap):
     h = heap()
-    for slot in (3, 2):
-        h.submit(slot, Op.CLASSIFY)
-    h.lane.drain(8)
-    rows = np.eye(5, dtype=np.float32)
-    h.lane.complete_scores(rows, 2, False, 5)
-    assert [(done["slot"], done["label"]) for done in h.taken()] == [(3, 2), (2, 3)]
-    for slot in (3, 2):
-        h.submit(slot, Op.CLASSIFY)
-    h.lane.drain(8)
-    h.lane.complete_scores(rows, 1, True, 5)
-    assert [(done["slot"], done["label"]) for done in h.taken()] == [(3, 2), (2, 1)]
+    rows = np.repeat(np.arange(5, dtype=np.float32)[:, None], 3, axis=1)
+    for first, by_slot, expected in ((2, False, [2, 3]), (1, True, [2, 1])):
+        for slot in (3, 2):
+            h.submit(slot, Op.RUN)
+        h.lane.drain(8)
+        h.answer(rows, row=first, by_slot=by_slot)
+        assert [h.replies[done["slot"], :12].view(np.float32)[0] for done in h.taken()] == expected
 
 
-def test_scores_that_are_no_numbers_are_that_images_error_and_not_its_neighbours(heap):
-    h = heap(image_spec(6))
+def test_a_part_of_a_symbolic_row_is_answered_up_to_its_extent(heap):
+    h = heap(tokens_spec())
+    h.replies[:] = 0xEE
+    for slot, extent in ((0, 5), (1, 0), (2, 8)):
+        h.submit(slot, Op.RUN, extent=extent)
+    h.lane.drain(8)
+    assert h.lane.extent == 8
+    vectors = np.arange(3 * 8 * 3, dtype=np.float32).reshape(3, 8, 3)  # the batch ran at 8
+    h.answer(vectors, np.ones((3, 1), np.float32))
+    for slot, done in enumerate(h.taken()):
+        extent = int(done["extent"])
+        assert extent == (5, 0, 8)[slot]
+        assert h.replies[slot, : 12 * extent].tobytes() == vectors[slot, :extent].tobytes()
+        assert (h.replies[slot, 12 * extent :] == 0xEE).all()
+
+
+def test_numbers_that_are_not_finite_are_that_rows_error_and_not_its_neighbours(heap):
+    h = heap(image_spec(6), finite=1)
     rows = scores([np.nan, 1, 2], [0, 1, 0], [1, np.nan, 2], [-np.inf, np.inf, 0], [0, 0, 1], [np.nan] * 3)
     for slot in range(6):
-        h.submit(slot, Op.CLASSIFY, flags=WANT)
+        h.submit(slot, Op.RUN)
     h.lane.drain(8)
-    h.lane.complete_scores(rows, 0, False, 6)
+    h.answer(rows)
     for slot, done in enumerate(h.taken()):
         if slot in (1, 4):
-            assert (done["status"], done["label"], done["length"]) == (Status.OK, {1: 1, 4: 2}[slot], 12)
+            assert (done["status"], done["message_bytes"]) == (Status.OK, 0)
             continue
-        assert (done["status"], done["label"], done["batch"]) == (Status.MODEL_ERROR, 0, 6)
-        message = bytes(h.replies[slot, : done["length"]]).decode()
-        assert message == "the model's scores of this image are not finite numbers"
+        assert (done["status"], done["batch"]) == (Status.MODEL_ERROR, 6)
+        assert message_of(h, done) == b"the model's output 0 holds numbers that are not finite"
     counters = h.lane.counters()
-    assert (counters["classifications"], counters["model_errors"]) == (2, 4)
+    assert (counters["calls"], counters["model_errors"]) == (2, 4)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((2, 3), np.float64),
-        np.zeros((2, 3), np.int32),
-        np.zeros((2, 3), ">f4"),
-        np.zeros(6, np.float32),
-        np.zeros((2, 3, 1), np.float32),
-        np.zeros((1, 3), np.float32),
-        np.zeros((0, 3), np.float32),
-        np.zeros((2, 0), np.float32),
-        np.zeros((2, 65), np.float32),
-        np.zeros((2, 2**20), np.float32),
-        b"no numbers",
-    ],
-    ids=lambda a: f"{getattr(a, 'dtype', 'bytes')}{getattr(a, 'shape', '')}",
-)
-def test_scores_of_another_shape_or_type_are_refused_and_the_batch_stays(heap, wrong):
-    h = heap()
-    h.submit(0, Op.CLASSIFY)
-    h.submit(1, Op.CLASSIFY, flags=WANT)
+def test_numbers_that_nobody_promised_may_be_anything(heap):
+    h = heap(image_spec(1))
+    h.submit(0, Op.RUN)
     h.lane.drain(8)
-    with pytest.raises(ValueError, match="float32 array"):
-        h.lane.complete_scores(wrong, 0, False, 2)
-    assert h.taken() == []
-    assert h.lane.count == 2
-    h.lane.complete_error(b"the model gave nonsense")
-    assert {int(done["status"]) for done in h.taken()} == {Status.MODEL_ERROR}
+    h.answer(scores([np.nan, np.inf, 0]))
+    assert h.taken()[0]["status"] == Status.OK
 
 
-def test_scores_out_of_reach_are_refused(heap):
+def test_rows_out_of_reach_are_refused_and_the_batch_stays(heap):
     h = heap()
     for slot in (0, 2):
-        h.submit(slot, Op.CLASSIFY)
+        h.submit(slot, Op.RUN)
     h.lane.drain(8)
     rows = np.zeros((4, 3), np.float32)
     for first in (3, 4, 2**32 - 1):
-        with pytest.raises(ValueError, match="float32 array"):
-            h.lane.complete_scores(rows, first, False, 2)
-    with pytest.raises(ValueError, match="float32 array"):  # rows follow the slots, but the slots are no neighbours
-        h.lane.complete_scores(rows, 0, True, 2)
+        with pytest.raises(ValueError, match="do not fit"):
+            h.lane.scatter(0, rows, first, 12, False)
+    for output in (1, 2**32 - 1):
+        with pytest.raises(ValueError, match=f"output {output}, there are 1"):
+            h.lane.scatter(output, rows, 0, 12, False)
+    with pytest.raises(ValueError, match="no neighbours"):
+        h.lane.scatter(0, rows, 0, 12, True)
+    for row_bytes in (0, 48, 2**32 - 1):
+        with pytest.raises(ValueError, match="do not fit"):
+            h.lane.scatter(0, rows, 0, row_bytes, False)
     with pytest.raises((ValueError, BufferError)):
-        h.lane.complete_scores(rows[:, ::2], 0, False, 2)
-    for arguments in ((), (rows,), (rows, 0, False), (None, 0, False, 2), (rows, -1, False, 2), (rows, "0", False, 2)):
+        h.lane.scatter(0, rows[:, ::2], 0, 8, False)
+    for arguments in ((), (0, rows), (0, None, 0, 12, False), (0, rows, -1, 12, False), (0, rows, "0", 12, False)):
         with pytest.raises((TypeError, ValueError, OverflowError)):
-            h.lane.complete_scores(*arguments)
+            h.lane.scatter(*arguments)
+    for batch in (-1, "1", None):
+        with pytest.raises((TypeError, OverflowError)):
+            h.lane.complete_calls(batch)
+    assert h.taken() == []
     assert h.lane.count == 2
-    h.lane.complete_scores(rows, 2, False, 2)
+    h.answer(rows, row=2)
     assert len(h.taken()) == 2
-
-
-def test_scores_that_fill_a_reply_to_the_last_byte_fit(heap):
-    h = heap()
-    h.submit(3, Op.CLASSIFY, flags=WANT)
-    h.lane.drain(8)
-    rows = np.arange(64, dtype=np.float32).reshape(1, 64)
-    h.lane.complete_scores(rows, 0, False, 1)
-    (done,) = h.taken()
-    assert (done["length"], done["label"]) == (256, 63)
-    np.testing.assert_array_equal(h.replies[3].view(np.float32), rows[0])
 
 
 def test_a_model_error_carries_its_message(heap):
@@ -572,10 +639,10 @@ def test_a_model_error_carries_its_message(heap):
         h.lane.complete_error(message)
         (done,) = h.taken()
         assert done["status"] == Status.MODEL_ERROR
-        assert bytes(h.replies[2][: done["length"]]) == message
+        assert message_of(h, done) == message
     h.submit(2)
     h.lane.drain(8)
-    with pytest.raises(ValueError, match="257 bytes, the reply holds 256"):
+    with pytest.raises(ValueError, match="a message of 257 bytes, 256 fit"):
         h.lane.complete_error(b"x" * 257)
     for wrong in ("text", None, bytearray(b"why")):
         with pytest.raises(TypeError):
@@ -588,32 +655,52 @@ def test_completing_when_nothing_was_taken_publishes_nothing(heap):
     h = heap()
     h.lane.complete_echo()
     h.lane.complete_error(b"why")
-    h.lane.complete_scores(np.zeros((0, 1), np.float32), 0, False, 0)
+    h.lane.complete_calls(0)
     assert h.taken() == []
 
 
-def test_gather_copies_the_slots_in_the_order_of_the_batch(heap):
+def test_gather_copies_the_rows_in_the_order_of_the_batch(heap):
     h = heap()
     h.slots[:] = np.arange(4, dtype=np.uint8)[:, None] + 10
     for slot in (3, 0, 2):
-        h.submit(slot, Op.CLASSIFY)
+        h.submit(slot, Op.RUN)
     h.lane.drain(8)
     out = np.zeros((5, 3, 32, 32), np.uint8)
-    h.lane.gather(out, 1)
+    h.lane.gather(0, out, 1, 3072)
     assert out.reshape(5, -1)[:, 0].tolist() == [0, 13, 10, 12, 0]
     assert (out.reshape(5, -1) == out.reshape(5, -1)[:, :1]).all()
-    h.lane.gather(out, 2)  # the last rows
+    h.lane.gather(0, out, 2, 3072)  # the last rows
     for row in (3, 5, 2**32 - 1, 2**32 - 3):
-        with pytest.raises(ValueError, match="does not fit"):
-            h.lane.gather(out, row)
-    with pytest.raises(ValueError, match="does not fit"):
-        h.lane.gather(np.zeros(3 * 3072 - 1, np.uint8), 0)
+        with pytest.raises(ValueError, match="do not fit"):
+            h.lane.gather(0, out, row, 3072)
+    for row_bytes in (0, 2**32 - 1):
+        with pytest.raises(ValueError, match="do not fit"):
+            h.lane.gather(0, out, 0, row_bytes)
+    with pytest.raises(ValueError, match="do not fit"):
+        h.lane.gather(0, np.zeros(3 * 3072 - 1, np.uint8), 0, 3072)
+    for number in (1, 2**32 - 1):
+        with pytest.raises(ValueError, match=f"input {number}, there are 1"):
+            h.lane.gather(number, out, 0, 3072)
     out.flags.writeable = False
     for wrong in (out, b"bytes", np.zeros((8, 3072), np.uint8)[::2], None):
         with pytest.raises((ValueError, BufferError, TypeError)):
-            h.lane.gather(wrong, 0)
+            h.lane.gather(0, wrong, 0, 3072)
     with pytest.raises((OverflowError, TypeError, ValueError)):
-        h.lane.gather(np.zeros((8, 3072), np.uint8), -1)
+        h.lane.gather(0, np.zeros((8, 3072), np.uint8), -1, 3072)
+
+
+def test_what_is_gathered_of_a_symbolic_row_ends_in_zeros(heap):
+    h = heap(tokens_spec())
+    for rows in h.inputs:
+        rows[:] = 7  # also behind the extents: whatever the client left there
+    for slot, extent in ((2, 3), (0, 8), (1, 0)):
+        h.submit(slot, Op.RUN, extent=extent)
+    h.lane.drain(8)
+    ids, mask = np.full((3, 8), 9, np.uint32), np.full((3, 8), 9, np.uint8)
+    h.lane.gather(0, ids, 0, ids[:1].nbytes)
+    h.lane.gather(1, mask, 0, mask[:1].nbytes)
+    assert mask.tolist() == [[7] * 3 + [0] * 5, [7] * 8, [0] * 8]
+    assert (ids == np.where(mask == 7, 0x07070707, 0)).all()
 
 
 # ---- prompts
@@ -622,11 +709,11 @@ def test_gather_copies_the_slots_in_the_order_of_the_batch(heap):
 def prompt(h: HeapLane, slot: int, text: bytes, **fields) -> None:
     h.controls[slot]["acknowledged"] = h.controls[slot]["cancel"] = 0
     h.slots[slot, : len(text)] = np.frombuffer(text, np.uint8)
-    h.submit(slot, Op.PROMPT, length=len(text), **fields)
+    h.submit(slot, Op.RUN, extent=len(text), **fields)
 
 
 def text_of(h: HeapLane, done: np.void) -> bytes:
-    return bytes(h.replies[done["slot"]][: done["length"]])
+    return bytes(h.replies[done["slot"]][: done["extent"]])
 
 
 def test_prompts_are_handed_out_with_their_text_and_parameters(heap):
@@ -649,25 +736,25 @@ def test_text_grows_with_one_more_outstanding_at_most(heap):
     prompt(h, 0, b"go")
     h.lane.drain(8)
     h.lane.begin_prompts()
-    assert h.lane.room(0) == 512 - layout.MESSAGE_BYTES
+    assert h.lane.room(0) == 256
     h.lane.append(0, b"one ")
     h.lane.append(0, b"two ")
     h.lane.append(0, b"")
     (more,) = h.taken()  # the second found the first not acknowledged
     assert (more["status"], text_of(h, more)) == (Status.MORE, b"one ")
-    assert h.progress[0]["length"] == 8
+    assert h.progress[0]["extent"] == 8
     h.controls[0]["acknowledged"] = 1
     h.lane.append(0, b"three")
     (more,) = h.taken()
     assert text_of(h, more) == b"one two three"
-    assert h.lane.room(0) == 512 - layout.MESSAGE_BYTES - 13
+    assert h.lane.room(0) == 256 - 13
     h.lane.finish_prompt(0, Status.OK, 0, b"")
     (done,) = h.taken()
-    assert (done["status"], done["label"], text_of(h, done)) == (Status.OK, 13, b"one two three")
+    assert (done["status"], done["message_bytes"], text_of(h, done)) == (Status.OK, 0, b"one two three")
     prompt(h, 0, b"again")  # the slot is free
     h.lane.drain(8)
     h.lane.begin_prompts()
-    assert (h.lane.room(0), h.progress[0]["length"]) == (256, 0)
+    assert (h.lane.room(0), h.progress[0]["extent"]) == (256, 0)
 
 
 def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
@@ -691,7 +778,7 @@ def test_the_time_in_line_counts_as_queueing_and_not_as_the_model(heap):
         assert 0 < done["queue_ns"] < 60 * 10**9
 
 
-def test_an_errors_message_stands_behind_the_text(heap):
+def test_an_errors_message_stands_beside_the_text(heap):
     h = heap(prompt_spec())
     prompt(h, 1, b"go")
     h.lane.drain(8)
@@ -705,8 +792,8 @@ def test_an_errors_message_stands_behind_the_text(heap):
     h.lane.finish_prompt(1, Status.BROKEN, CompletionFlag.TRUNCATED, b"e" * 256)
     more, done = h.taken()
     assert more["status"] == Status.MORE
-    assert (done["status"], done["flags"], done["label"], done["length"]) == (Status.BROKEN, 1, 256, 512)
-    assert text_of(h, done) == b"x" * 256 + b"e" * 256
+    assert (done["status"], done["flags"]) == (Status.BROKEN, 1)
+    assert (text_of(h, done), message_of(h, done)) == (b"x" * 256, b"e" * 256)
 
 
 def test_a_client_that_wants_no_more_says_so_in_its_control(heap):
@@ -740,9 +827,11 @@ def test_a_client_that_acknowledges_what_it_never_took_overruns_only_its_own_rin
         h.lane.append(0, b"x")
         h.controls[0]["acknowledged"] = count
     after = bytes(h.memory)
-    writable = {"completions_offset": 4 * 64, "replies_offset": 2 * 512, "progress_offset": 2 * 128}
+    writable = {"completions_offset": 4 * 64, "progress_offset": 2 * 128}
     writable |= {"controls_offset": 2 * 128}  # our own writing
     spans = [(int(h.at[name]), int(h.at[name]) + size) for name, size in writable.items()]
+    reply = h.replies.ctypes.data - np.frombuffer(h.memory, np.uint8).ctypes.data
+    spans.append((reply, reply + 2 * 256))
     changed = [at for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
     assert changed
     assert all(any(low <= at < high for low, high in spans) for at in changed)
@@ -1021,7 +1110,7 @@ def test_a_poller_takes_lanes_and_nothing_else(heap):
 
 def test_a_doorbell_that_is_no_socket_is_an_oserror_and_the_lane_is_not_added():
     memory, _ = memory_of(image_spec())
-    lane, poller = _core.Lane(memory, 0, 999_999), _core.Poller(0)
+    lane, poller = _core.Lane(memory, 999_999), _core.Poller(0)
     with pytest.raises(OSError, match="Bad file descriptor"):
         poller.add(lane)
     with pytest.raises(ValueError, match="was not added"):
@@ -1281,7 +1370,7 @@ def test_a_poller_and_its_lanes_may_be_dropped_in_any_order():
 def test_lane_kinds_have_counters_under_the_same_names(heap):
     names = set(heap().lane.counters())
     assert names == set(heap(prompt_spec()).lane.counters())
-    assert {"echoes", "classifications", "batches", "expired", "refused", "bells_sent", "bells_suppressed"} <= names
+    assert {"echoes", "calls", "batches", "expired", "refused", "bells_sent", "bells_suppressed"} <= names
     assert set(_core.Poller(0).counters()) == {"spin_hits", "spin_misses", "parks", "wakes"}
 
 

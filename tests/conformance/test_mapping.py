@@ -21,8 +21,8 @@ from heap_lane import HeapLane, image_spec, prompt_spec
 
 from shm_server import _core
 from shm_server.doorbell import Peer
-from shm_server.layout import LaneKind, Op, Reason
-from shm_server.segment import LaneSpec, Segment, allot
+from shm_server.layout import Op, Reason
+from shm_server.segment import Segment, allot
 from shm_server.session import Session
 
 SIZE = 8 * mmap.PAGESIZE
@@ -214,8 +214,9 @@ os._exit(0 if mapping.broken else 1)
 STEPS = {
     "drain": lambda lane: lane.drain(8),
     "echo": lambda lane: lane.complete_echo(),
-    "gather": lambda lane: lane.gather(np.empty((8, 3072), np.uint8), 0),
-    "scores": lambda lane: lane.complete_scores(np.ones((8, 2), np.float32), 0, False, 1),
+    "gather": lambda lane: lane.gather(0, np.empty((8, 3072), np.uint8), 0, 3072),
+    "scatter": lambda lane: lane.scatter(0, np.ones((8, 3), np.float32), 0, 12, False),
+    "calls": lambda lane: lane.complete_calls(1),
     "error": lambda lane: lane.complete_error(b"why"),
     "draining": lambda lane: lane.announce_draining(),
     "begin": lambda lane: lane.begin_prompts(),
@@ -225,10 +226,10 @@ STEPS = {
 }
 SEQUENCES = [
     (image_spec, Op.ECHO, ("drain", "echo", "drain")),
-    (image_spec, Op.CLASSIFY, ("draining", "drain", "gather", "scores", "drain")),
-    (image_spec, Op.CLASSIFY, ("drain", "error")),
+    (image_spec, Op.RUN, ("draining", "drain", "gather", "scatter", "calls", "drain")),
+    (image_spec, Op.RUN, ("drain", "error")),
     (prompt_spec, Op.ECHO, ("drain", "echo")),
-    (prompt_spec, Op.PROMPT, ("drain", "begin", "append", "cancelled", "append", "finish", "drain")),
+    (prompt_spec, Op.RUN, ("drain", "begin", "append", "cancelled", "append", "finish", "drain")),
 ]
 
 
@@ -243,7 +244,7 @@ def test_a_lane_whose_segment_is_truncated_before_any_step_goes_on_and_says_so(f
             heap.submit(0)
             lane.drain(1)
             lane.complete_echo()
-        heap.submit(0, op, flags=0, sampling_steps=8, length=192 if spec is prompt_spec else 3072)
+        heap.submit(0, op, flags=0, sampling_steps=8, extent=192 if spec is prompt_spec else 0)
         for step in steps[:cut]:
             STEPS[step](lane)
         os.ftruncate(fd, 0)
@@ -287,13 +288,13 @@ def test_a_truncated_lane_among_others_is_handed_out_and_the_others_are_served(f
 )
 def test_a_closed_segment_takes_no_memory_whoever_holds_it(sealed, size):
     """Also one that was truncated to `size` before; one that is sealed cannot be."""
-    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    segment = Segment(image_spec(64), sealed=sealed)
     fd, theirs = os.dup(segment.fd), mmap.mmap(segment.fd, segment.size)
     theirs[-1] = 7
     assert held(fd) >= segment.size
     if size is not None:
         os.ftruncate(fd, size)
-        assert segment.images(0).sum() == 0  # touched: zeros lie over the server's own mapping
+        assert segment.inputs()[0].sum() == 0  # touched: zeros lie over the server's own mapping
     segment.close()
     assert held(fd) == 0
     if size is None:
@@ -303,11 +304,12 @@ def test_a_closed_segment_takes_no_memory_whoever_holds_it(sealed, size):
 
 
 @pytest.mark.parametrize(
-    ("reason", "stays"), [(None, False), (Reason.PROTOCOL, False), (Reason.DRAINING, True), (Reason.INTERNAL, True)]
+    ("reason", "stays"),
+    [(None, False), (Reason.PROTOCOL, False), (Reason.DRAINING, True), (Reason.MOVED, True), (Reason.INTERNAL, True)],
 )
 def test_a_session_leaves_its_memory_to_the_client_only_where_the_server_ends(sealed, reason, stays):
     ours, theirs = socket.socketpair()
-    session = Session(ours, Peer(1, 1), LaneSpec(LaneKind.IMAGE, 64, 3072, 256), sealed=sealed)
+    session = Session(ours, Peer(1, 1), image_spec(64), sealed=sealed)
     fd, size = os.dup(session.segment.fd), session.segment.size
     session.close(reason, "why")
     assert held(fd) == (size if stays else 0)
@@ -316,8 +318,8 @@ def test_a_session_leaves_its_memory_to_the_client_only_where_the_server_ends(se
 
 
 def test_a_view_that_a_model_keeps_does_not_keep_the_memory(sealed):
-    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
-    fd, kept = os.dup(segment.fd), segment.images(0)
+    segment = Segment(image_spec(64), sealed=sealed)
+    fd, kept = os.dup(segment.fd), segment.inputs()[0]
     with pytest.raises(BufferError):
         segment.close()
     assert held(fd) == 0
@@ -329,15 +331,15 @@ def test_a_view_that_a_model_keeps_does_not_keep_the_memory(sealed):
 def test_no_peer_can_seal_a_segment_against_its_server(sealed, seal):
     import fcntl
 
-    segment = Segment([LaneSpec(1, 64, 3072, 256)], sealed=sealed)
+    segment = Segment(image_spec(64), sealed=sealed)
     with pytest.raises(PermissionError):
         fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seal)
     segment.close()
 
 
 def test_slots_are_read_only_for_whoever_gets_them_as_an_array():
-    segment = Segment([LaneSpec(1, 64, 3072, 256)])
-    pixels = segment.images(0)[3:5]
+    segment = Segment(image_spec(64))
+    pixels = segment.inputs()[0][3:5]
     with pytest.raises(ValueError, match="read-only"):
         pixels[:] = 0
     with pytest.raises(ValueError, match="WRITEABLE"):

@@ -1,8 +1,8 @@
 /* A client that is merely busy: it follows layout.md and always has as much in flight as its slots allow.
  *
- * usage: flood SOCKET LANE OP SLOTS MODE BEGUN        cc -O2 -I shm_server/native
+ * usage: flood SOCKET PROTOCOL OP SLOTS MODE BEGUN        cc -O2 -I shm_server/native
  *
- * LANE and OP are numbers of layout.md. It says "flooding" once its ring is full, or once it has connected BEGUN times.
+ * PROTOCOL and OP are numbers of layout.md. It says "flooding" once its ring is full, or once it has connected BEGUN times.
  * It runs until the server hangs up or it is killed, and dies with its parent. MODE:
  *   abide      stops when the server drains
  *   ignore     does not look at server_state: goes on until the socket is closed
@@ -40,13 +40,14 @@
     } while (0)
 
 static const char *path, *mode;
-static unsigned kind, op, slots, begun;
+static unsigned protocol, op, slots, begun;
 
 struct session {
     int socket;
     uint8_t *base;
     size_t size;
     struct shm_lane lane;
+    struct shm_tensor input;
     uint64_t tail, head; /* next submission to publish, next completion to take */
 };
 
@@ -72,11 +73,9 @@ static bool say_hello(int socket, size_t bytes)
     struct {
         struct shm_frame frame;
         struct shm_hello hello;
-        struct shm_lane_request lane;
     } message = {
         .frame = {.magic = SHM_FRAME_MAGIC, .kind = SHM_FRAME_KIND_HELLO, .body_bytes = sizeof message - sizeof message.frame},
-        .hello = {.layout_major = SHM_LAYOUT_MAJOR, .lane_count = 1},
-        .lane = {.kind = kind, .slot_count = slots},
+        .hello = {.layout_major = SHM_LAYOUT_MAJOR, .protocol = protocol, .slot_count = slots},
     };
     return send(socket, &message, bytes ? bytes : sizeof message, MSG_NOSIGNAL) > 0;
 }
@@ -106,7 +105,8 @@ static bool open_session(struct session *s)
     s->base = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     NEED(s->base != MAP_FAILED);
     close(fd);
-    memcpy(&s->lane, s->base + SHM_HEADER_LANES, sizeof s->lane);
+    memcpy(&s->lane, s->base + SHM_HEADER_LANE, sizeof s->lane);
+    memcpy(&s->input, s->base + SHM_HEADER_TENSORS, sizeof s->input);
     return true;
 }
 
@@ -122,13 +122,13 @@ static void submit(struct session *s, uint32_t slot)
 {
     uint32_t entries = s->lane.submission_entries;
     uint8_t *entry = s->base + s->lane.submissions_offset + (s->tail & (entries - 1)) * SHM_ENTRY_BYTES;
-    struct shm_submission x = {.request_id = s->tail, .slot = slot, .op = op, .length = 3072, .sampling_steps = 16};
+    struct shm_submission x = {.request_id = s->tail, .slot = slot, .op = op, .sampling_steps = 16};
     if (is("expired"))
         x.deadline = 1;
-    if (kind == SHM_LANE_KIND_PROMPT) {
+    if (protocol == SHM_PROTOCOL_STREAM) {
         const char *text = is("invalid") ? "\xff\xfe" : "KING HENRY, SIRE";
-        x.length = is("empty") ? 0 : (uint32_t)strlen(text);
-        memcpy(s->base + s->lane.slots_offset + (uint64_t)slot * s->lane.slot_bytes, text, x.length);
+        x.extent = is("empty") ? 0 : (uint32_t)strlen(text);
+        memcpy(s->base + s->input.offset + (uint64_t)slot * s->input.row_bytes, text, x.extent);
         struct shm_control *control = (void *)(s->base + s->lane.controls_offset + slot * sizeof *control);
         atomic_store((_Atomic uint32_t *)&control->acknowledged, 0);
         atomic_store((_Atomic uint32_t *)&control->cancel, is("cancel"));
@@ -248,7 +248,7 @@ int main(int count, char **arguments)
 {
     NEED(count == 7);
     path = arguments[1];
-    kind = (unsigned)atoi(arguments[2]);
+    protocol = (unsigned)atoi(arguments[2]);
     op = (unsigned)atoi(arguments[3]);
     slots = (unsigned)atoi(arguments[4]);
     mode = arguments[5];

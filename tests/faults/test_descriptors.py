@@ -90,7 +90,7 @@ def forking(tmp_path):
         client = Client(tmp_path / "sock")
         client.others = [connect(tmp_path / "uds"), urlopen(f"{url}/healthz")]
         client.others.append(connect(tmp_path / "sock"))  # which says no hello
-        client.submit(0, Op.CLASSIFY)
+        client.submit(0, Op.RUN)
         assert client.wait(60)["status"] == Status.OK
         children.append(int(server.stdout.readline().split()[1]))
         return server, client, children[-1]
@@ -144,7 +144,7 @@ def test_a_child_that_comes_back_from_the_model_answers_nobody_and_ends(forking,
     server, client, child = forking(way)
     until(lambda: ended(child))
     for _ in range(3):
-        client.submit(1, Op.CLASSIFY)
+        client.submit(1, Op.RUN)
         assert client.wait(60)["status"] == Status.OK
     assert client.completions[client.head % len(client.completions)]["turn"] != 1  # no answer too many
     server.terminate()
@@ -155,7 +155,7 @@ def test_a_child_that_is_terminated_does_not_stop_the_server(forking):
     server, client, child = forking("multiprocessing")
     os.kill(child, signal.SIGTERM)
     until(lambda: ended(child))
-    client.submit(1, Op.CLASSIFY)
+    client.submit(1, Op.RUN)
     assert client.wait(60)["status"] == Status.OK
     server.terminate()
     assert server.wait(60) == 0
@@ -178,7 +178,7 @@ def test_with_closed_standard_descriptors_no_socket_gets_their_numbers(tmp_path,
             assert standard == ["/dev/null"] * 3
             with Client(tmp_path / name) as client:
                 client.slots[0] = 0
-                client.submit(0, Op.CLASSIFY)
+                client.submit(0, Op.RUN)
                 assert client.wait(60)["status"] == Status.MODEL_ERROR
                 client.submit(0)
                 assert client.wait(60)["status"] == Status.OK

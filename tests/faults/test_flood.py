@@ -23,10 +23,10 @@ from test_hostile_clients import assert_serves
 
 from shm_server import layout
 from shm_server.control import MAX_GREETING
-from shm_server.layout import LaneKind, Op, Reason, Status
+from shm_server.layout import Op, Protocol, Reason, Status
 
 ANSWERS = 20  # a victim must get, while the flood goes on
-IMAGE, PROMPT = LaneKind.IMAGE, LaneKind.PROMPT
+IMAGE, PROMPT = Protocol.CALL, Protocol.STREAM
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def going_on(*floods: subprocess.Popen):
 
 def assert_answered(client: Client, answers: int = ANSWERS) -> None:
     for i in range(answers):
-        op = (Op.ECHO, Op.CLASSIFY)[i % 2]
+        op = (Op.ECHO, Op.RUN)[i % 2]
         client.submit(i % 8, op)
         done = client.wait()
         assert (done["slot"], done["status"]) == (i % 8, Status.OK)
@@ -78,7 +78,7 @@ def assert_answered(client: Client, answers: int = ANSWERS) -> None:
 def test_a_busy_client_keeps_nobody_from_answers_and_the_server_from_no_stop(start, flood):
     server = start(stub="brightness")
     with Client(server.socket) as victim, Client(server.socket) as late:
-        for op in (Op.ECHO, Op.CLASSIFY):
+        for op in (Op.ECHO, Op.RUN):
             for mode in ("abide", "expired"):
                 busy = flood(server, op, mode)
                 with going_on(busy):
@@ -86,19 +86,19 @@ def test_a_busy_client_keeps_nobody_from_answers_and_the_server_from_no_stop(sta
                     assert_answered(late)
                 busy.kill()
                 busy.wait()
-        floods = [flood(server, op, mode) for op in (Op.ECHO, Op.CLASSIFY) for mode in ("abide", "ignore")]
+        floods = [flood(server, op, mode) for op in (Op.ECHO, Op.RUN) for mode in ("abide", "ignore")]
         with going_on(*floods):
             assert_answered(victim)
         server.process.send_signal(signal.SIGTERM)
         counters = server.ended()
     assert counters["protocol_faults"] == 0
-    assert min(counters[name] for name in ("echoes", "classifications", "expired")) > ANSWERS
+    assert min(counters[name] for name in ("echoes", "calls", "expired")) > ANSWERS
 
 
 def test_many_busy_clients_hide_nothing_of_what_others_ask_and_break(start, flood):
     server = start(stub="brightness")
     with Client(server.socket) as victim, Client(server.socket) as bad, Client(server.socket) as worse:
-        floods = [flood(server, op, "ignore", slots=1000) for op in (Op.ECHO, Op.CLASSIFY) * 3]
+        floods = [flood(server, op, "ignore", slots=1000) for op in (Op.ECHO, Op.RUN) * 3]
         with going_on(*floods):
             assert_answered(victim)
             before = server.descriptors()
@@ -107,8 +107,8 @@ def test_many_busy_clients_hide_nothing_of_what_others_ask_and_break(start, floo
             until(lambda: server.descriptors() <= before)  # fewer where a handshake had not quite ended
             bad.sock.sendall(b"X")
             assert read_reason(bad.sock)[1:] == (Reason.PROTOCOL, "byte 88 on the doorbell is no bell")
-            worse.submit(0, length=1)
-            assert read_reason(worse.sock)[1:] == (Reason.PROTOCOL, "submission 0: wrong length: 1")
+            worse.submit(0, extent=1)
+            assert read_reason(worse.sock)[1:] == (Reason.PROTOCOL, "submission 0: extent beyond the bound: 1")
             assert_answered(victim)
 
 
@@ -188,7 +188,7 @@ def test_out_of_descriptors_clients_wait_or_are_refused_and_those_that_are_in_ar
 
 class Asking(Client):
     def __init__(self, server) -> None:
-        super().__init__(server.socket, kind=PROMPT, slots=8)
+        super().__init__(server.socket, protocol=PROMPT, slots=8)
 
     def answered(self, answers: int = 4) -> None:
         """Asks and echoes in turn; every answer must come."""
@@ -196,11 +196,11 @@ class Asking(Client):
             text = f"prompt {i} ".encode()
             self.slots[1, : len(text)] = list(text)
             self.controls[1]["acknowledged"] = self.controls[1]["cancel"] = 0
-            self.submit(1, Op.PROMPT, length=len(text), sampling_steps=8)
+            self.submit(1, Op.RUN, extent=len(text), sampling_steps=8)
             while (done := self.wait())["status"] == Status.MORE:
                 self.controls[1]["acknowledged"] += 1
-            assert (done["status"], bytes(self.replies[1, : done["length"]])) == (Status.OK, text)
-            self.submit(2, Op.ECHO, length=7)
+            assert (done["status"], bytes(self.replies[1, : done["extent"]])) == (Status.OK, text)
+            self.submit(2, Op.ECHO, extent=7)
             done = self.wait()
             assert (done["slot"], done["status"]) == (2, Status.OK)
 
@@ -223,12 +223,12 @@ def test_a_busy_client_of_the_prompt_lane_keeps_nobody_from_answers(start, flood
     server = prompt_server(start, tmp_path, engine)
     with Asking(server) as victim:
         for mode in ("expired", "cancel", "empty", "invalid"):
-            busy = flood(server, Op.PROMPT, mode, lane=PROMPT, slots=4000)
+            busy = flood(server, Op.RUN, mode, lane=PROMPT, slots=4000)
             with going_on(busy):
                 victim.answered()
             busy.kill()
             busy.wait()
-        floods = [flood(server, op, "ignore", lane=PROMPT, slots=4000) for op in (Op.PROMPT, Op.ECHO)]
+        floods = [flood(server, op, "ignore", lane=PROMPT, slots=4000) for op in (Op.RUN, Op.ECHO)]
         with going_on(*floods):
             victim.answered()
             assert ask_over_http(server, "over HTTP") == "over HTTP "
@@ -244,7 +244,7 @@ def test_a_client_that_is_lost_on_its_way_to_the_generator_is_hung_up_on(start, 
         victim.answered(1)
         limit_descriptors(generator, 0)
         with connect(server.socket) as lost:
-            lost.sendall(hello(kinds=(PROMPT,)))
+            lost.sendall(hello(protocol=PROMPT))
             assert hung_up(lost)
         server.wait_for("a client was lost")
         victim.answered(1)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from client import Client, connect, framed, hello, hung_up, read_frame, read_reason
+from client import IMAGE_BYTES, Client, connect, framed, hello, hung_up, read_frame, read_reason
 from conftest import until
 
 from shm_server import _core, layout
@@ -15,19 +15,18 @@ from shm_server.layout import FrameKind, Op, Reason
 def assert_serves(client: Client) -> None:
     client.slots[0] = 77
     client.submit(0)
-    assert client.wait()["checksum"] == _core.checksum(bytes([77]) * layout.IMAGE_BYTES)
+    assert client.wait()["checksum"] == _core.checksum(bytes([77]) * IMAGE_BYTES)
 
 
 BROKEN_SUBMISSIONS = {
     "slot one beyond the last": ({"slot": 64}, "slot out of range: 64"),
     "slot 2^32 - 1": ({"slot": 2**32 - 1}, "slot out of range: 4294967295"),
     "op 0": ({"op": 0}, "unknown op: 0"),
-    "op of another lane": ({"op": 99}, "unknown op: 99"),
-    "no length": ({"length": 0}, "wrong length: 0"),
-    "a byte too much": ({"length": 3073}, "wrong length: 3073"),
-    "length 2^32 - 1": ({"length": 2**32 - 1}, "wrong length: 4294967295"),
-    "scores of an echo": ({"flags": 1}, "unknown flags: 1"),
-    "a flag that does not exist": ({"op": Op.CLASSIFY, "flags": 0x8000}, "unknown flags: 32768"),
+    "an op that there is not": ({"op": 99}, "unknown op: 99"),
+    "an extent of nothing": ({"extent": 1}, "extent beyond the bound: 1"),
+    "extent 2^32 - 1": ({"extent": 2**32 - 1}, "extent beyond the bound: 4294967295"),
+    "a flag of prompts": ({"flags": 1}, "unknown flags: 1"),
+    "a flag that does not exist": ({"op": Op.RUN, "flags": 0x8000}, "unknown flags: 32768"),
     "a turn two laps ahead": ({"turn": 3}, "turn neither old nor new"),
     "turn 2^64 - 1": ({"turn": 2**64 - 1}, "turn neither old nor new"),
 }
@@ -48,7 +47,7 @@ def test_a_broken_submission_ends_only_its_session_and_says_why(echo_server, cas
 def test_a_slot_submitted_twice_ends_the_session(start):
     server = start("5", stub="slow")
     with Client(server.socket) as client:
-        client.submit(3, Op.CLASSIFY)
+        client.submit(3, Op.RUN)
         time.sleep(0.2)  # the model has it; the server cannot have completed it
         client.submit(4)
         client.submit(4)
@@ -90,12 +89,21 @@ BROKEN_HELLOS = {
     "a goodbye first": (framed(FrameKind.GOODBYE, bytes(48)), Reason.MALFORMED),
     "a body of 4 GB": (framed(FrameKind.HELLO, b"", size=2**32 - 1), Reason.MALFORMED),
     "an empty body": (framed(FrameKind.HELLO, b""), Reason.MALFORMED),
-    "another major": (hello(major=2), Reason.VERSION),
+    "another major": (hello(major=1), Reason.VERSION),
     "a feature nobody has": (hello(needed=1 << 63), Reason.FEATURES),
-    "no lanes": (hello(count=0, kinds=()), Reason.MALFORMED),
-    "more lanes than requests": (hello(count=2), Reason.MALFORMED),
-    "a kind twice": (hello(kinds=(1, 1)), Reason.MALFORMED),
-    "an unknown kind": (hello(kinds=(77,)), Reason.LANE_UNAVAILABLE),
+    "no protocol": (hello(protocol=0), Reason.MALFORMED),
+    "an unknown protocol": (hello(protocol=77), Reason.MALFORMED),
+    "a name that is longer than it says": (hello(model=b"none", model_bytes=3), Reason.MALFORMED),
+    "a name that is shorter than it says": (hello(model=b"none", model_bytes=5), Reason.MALFORMED),
+    "a name of 4 GB": (hello(model_bytes=2**32 - 1), Reason.MALFORMED),
+    "a name that is no UTF-8": (hello(model=b"\xff\xfe"), Reason.MALFORMED),
+    "a name of 256 bytes": (hello(model=b"n" * 256), Reason.MALFORMED),
+    "a name that nobody has": (hello(model=b"nobody"), Reason.NO_SUCH_MODEL),
+    "a name with a line's end": (hello(model=b"no\nbody"), Reason.NO_SUCH_MODEL),
+    "a stream, of which there is none": (hello(protocol=2), Reason.NO_SUCH_MODEL),
+    "an extent of nothing": (hello(input_extent=1), Reason.MALFORMED),
+    "an output's extent in a call": (hello(output_extent=1), Reason.MALFORMED),
+    "text without end": (hello(protocol=2, output_extent=2**32 - 1), Reason.MALFORMED),
     "too many slots": (hello(slots=65537), Reason.MALFORMED),
     "2^32 - 1 slots": (hello(slots=2**32 - 1), Reason.MALFORMED),
 }
@@ -114,8 +122,8 @@ def test_a_broken_hello_is_refused_with_the_reason(echo_server, case):
 
 def test_a_refusal_of_another_major_names_both(echo_server):
     with connect(echo_server.socket) as sock:
-        sock.sendall(hello(major=2))
-        assert read_reason(sock)[2] == "the client speaks layout 2, this server 1"
+        sock.sendall(hello(major=1))
+        assert read_reason(sock)[2] == "the client speaks layout 1, this server 2"
 
 
 def test_a_hello_may_come_byte_by_byte(echo_server):

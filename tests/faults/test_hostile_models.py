@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from client import Client, connect, hello, hung_up, read_reason
+from client import IMAGE_BYTES, Client, connect, hello, hung_up, read_reason
 from conftest import ROOT
 from stub_generators import ERRORS, HOSTILE
 from stub_server import Hostile
@@ -16,7 +16,6 @@ from test_flood import prompt_server
 from test_prompt_lane import Prompts
 from test_uds import packet, read_packet
 
-from shm_server import layout
 from shm_server.layout import Op, Reason, Status
 
 # Of Hostile.WAYS, in its order: what the caller reads.
@@ -33,11 +32,11 @@ SAID = [
     "BaseExceptionGroup: several (2 sub-exceptions)",
     "Named Line: oddly",
 ]
-RIGHT = bytes([255]) * layout.IMAGE_BYTES
+RIGHT = bytes([255]) * IMAGE_BYTES
 
 
 def picture(number: int) -> bytes:
-    return bytes([number]) * layout.IMAGE_BYTES
+    return bytes([number]) * IMAGE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +64,17 @@ def test_whatever_a_model_does_is_the_answer_to_that_batch(transports):
     with Client(folder / "shm") as client, Client(folder / "shm") as other:
         for number, said in enumerate(SAID):
             client.slots[3] = number
-            client.submit(3, Op.CLASSIFY)
+            client.submit(3, Op.RUN)
             done = client.wait()
-            message = bytes(client.replies[3][: done["length"]]).decode()
-            assert (done["status"], done["label"]) == (Status.MODEL_ERROR, 0)
+            message = client.message(done)
+            assert done["status"] == Status.MODEL_ERROR
             assert message.startswith(said), (number, message)
             assert message.isprintable()
             for right in (other, client):
                 right.slots[0] = 255
-                right.submit(0, Op.CLASSIFY)
+                right.submit(0, Op.RUN)
                 done = right.wait()
-                assert (done["status"], done["label"]) == (Status.OK, 1)
+                assert (done["status"], right.label(done)) == (Status.OK, 1)
 
 
 def test_whatever_a_model_does_is_the_answer_to_that_request_over_http(transports):
@@ -166,6 +165,6 @@ def test_what_a_library_raises_in_a_handshake_is_that_clients_refusal(start, tmp
             assert (reason, message) == (Reason.NO_MEMORY, r"no segment: PermissionsError: \ud800 says posix_ipc")
     with Client(server.socket) as client:
         client.slots[0] = np.uint8(255)
-        client.submit(0, Op.CLASSIFY)
-        assert client.wait()["label"] == 1
+        client.submit(0, Op.RUN)
+        assert client.label(client.wait()) == 1
     server.stop()

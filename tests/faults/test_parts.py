@@ -12,7 +12,7 @@ from conftest import ROOT, until
 from test_prompt_lane import Prompts
 
 from shm_server.counters import GAUGES, HELP
-from shm_server.layout import LaneKind, Status
+from shm_server.layout import Protocol, Status
 
 
 def prompt(site, count: int) -> None:
@@ -64,7 +64,7 @@ def test_a_generator_that_does_not_answer_leaves_the_counters_as_they_were(site)
 
 
 def test_every_counter_has_a_help(site):
-    with Client(site.server.socket, kind=LaneKind.PROMPT), Client(site.server.socket) as client:
+    with Client(site.server.socket, protocol=Protocol.STREAM), Client(site.server.socket) as client:
         client.submit(0)
         client.wait()
         prompt(site, 1)
@@ -113,6 +113,7 @@ import gc, os, socket, sys, threading
 sys.path.insert(0, TESTS)
 import stub_generators
 from shm_server import wire, worker
+from shm_server.prompt_lane import PromptDispatcher
 
 def policies():
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
@@ -131,7 +132,8 @@ busy = threading.Thread(target=threading.Event().wait, daemon=True)  # a library
 busy.start()
 ours, theirs = wire.pair()
 wire.send(ours, wire.Stop())
-worker.serve(stub_generators.computing(), Pipe(fileno=theirs.detach()), spin_us=0, idle=True, max_sessions=1)
+dispatcher = PromptDispatcher(stub_generators.computing(), spin_us=0)
+worker.serve(dispatcher, Pipe(fileno=theirs.detach()), idle=True, max_sessions=1)
 """.replace("TESTS", repr(str(ROOT / "tests")))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.stdout.split("\n") == ["collect True", "Ready True", "serving True", ""], done.stderr

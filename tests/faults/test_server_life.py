@@ -51,19 +51,19 @@ def test_sigterm_answers_what_is_in_flight_then_says_goodbye_and_exits_0(start, 
     with Client(server.socket) as client:
         client.slots[5] = 255
         client.slots[5, : len(GATE)] = list(GATE)
-        client.submit(5, Op.CLASSIFY)
+        client.submit(5, Op.RUN)
         server.wait_for("in the model")
-        client.submit(6, Op.CLASSIFY)  # in the ring
+        client.submit(6, Op.RUN)  # in the ring
         server.process.send_signal(signal.SIGTERM)
         until(lambda: not server.socket.exists())
         (tmp_path / "gate").touch()
         first, second = client.wait(), client.wait()
-        assert (first["slot"], first["status"], first["label"]) == (5, Status.OK, 1)
+        assert (first["slot"], first["status"], client.label(first)) == (5, Status.OK, 1)
         assert (second["slot"], second["status"]) == (6, Status.OK)
         assert client.header["server_state"] == layout.ServerState.DRAINING
         assert read_reason(client.sock)[:2] == (FrameKind.GOODBYE, Reason.DRAINING)
         assert hung_up(client.sock)
-    assert server.ended()["classifications"] == 2
+    assert server.ended()["calls"] == 2
     assert not server.socket.exists()
 
 
@@ -136,7 +136,7 @@ sys.stdin.read()
     (tmp_path / "gate").touch()
     until(lambda: (server.descriptors(), server.mappings()) == before)
     with Client(server.socket) as client:
-        client.submit(0, Op.CLASSIFY)
+        client.submit(0, Op.RUN)
         assert client.wait()["status"] == Status.OK
 
 
@@ -300,13 +300,13 @@ def test_an_idle_server_sleeps(echo_server):
 def test_np_views_of_an_engine_that_keeps_them_are_reported_and_do_not_end_the_server(start):
     server = start(stub="greedy")
     with Client(server.socket) as client:
-        client.submit(0, Op.CLASSIFY)
+        client.submit(0, Op.RUN)
         client.wait()
     server.wait_for("the model still holds a view of its slots")
     with Client(server.socket) as client:
         client.slots[1] = np.uint8(255)
-        client.submit(1, Op.CLASSIFY)
-        assert client.wait()["label"] == 1
+        client.submit(1, Op.RUN)
+        assert client.label(client.wait()) == 1
 
 
 @needs_root

@@ -10,13 +10,13 @@ import sys
 
 import numpy as np
 import pytest
-from client import Client, hung_up, read_reason
+from client import IMAGE_BYTES, Client, hung_up, read_reason
 from conftest import ROOT, children, until
 from stub_server import GATE
 from test_server_life import needs_root
 
 from shm_server import _core, layout
-from shm_server.layout import FrameKind, LaneKind, Op, Reason, Status, SubmissionFlag
+from shm_server.layout import FrameKind, Op, Protocol, Reason, Status
 
 TRUNCATED = "the client truncated its segment, or took pages out of it"
 GOODBYE = (FrameKind.GOODBYE, Reason.PROTOCOL, TRUNCATED)
@@ -33,7 +33,7 @@ class Neighbour(Client):
         """Every slot is echoed with the checksum of its bytes, and classified with its scores."""
         count = len(self.slots)
         for slot in range(count):
-            self.slots[slot] = self.random.integers(0, 256, layout.IMAGE_BYTES, np.uint8)
+            self.slots[slot] = self.random.integers(0, 256, IMAGE_BYTES, np.uint8)
         sent = self.slots.copy()
         for slot in range(count):
             self.submit(slot)
@@ -41,11 +41,11 @@ class Neighbour(Client):
             done = self.wait()
             assert done["checksum"] == _core.checksum(sent[done["slot"]].tobytes())
         for slot in range(count):
-            self.submit(slot, Op.CLASSIFY, flags=SubmissionFlag.WANT_SCORES)
+            self.submit(slot, Op.RUN)
         for _ in range(count):
             done = self.wait()
             bright = sent[done["slot"]].mean(dtype=np.float64) / 255
-            np.testing.assert_allclose(self.replies[done["slot"]][:8].view(np.float32), [1 - bright, bright], atol=1e-5)
+            np.testing.assert_allclose(self.scores(done["slot"]), [1 - bright, bright], atol=1e-5)
         assert (self.slots == sent).all()
 
 
@@ -54,12 +54,8 @@ def truncate(client: Client, size: int) -> None:
     client.ring()
 
 
-def area(client: Client, name: str) -> int:
-    return int(client.lane[f"{name}_offset"])
-
-
 def half_the_slots(client: Client) -> int:
-    return area(client, "slots") + layout.PAGE_BYTES * 4
+    return int(client.tensors[0]["offset"]) + layout.PAGE_BYTES * 4
 
 
 def test_truncated_rings_end_the_session_and_nobody_else_notices(start):
@@ -85,7 +81,7 @@ def test_truncated_rings_end_the_session_and_nobody_else_notices(start):
 def test_truncated_slots_end_the_session_when_they_are_read(start):
     server = start(stub="brightness")
     with Neighbour(server.socket) as good:
-        for op in (Op.ECHO, Op.CLASSIFY):
+        for op in (Op.ECHO, Op.RUN):
             with Client(server.socket) as bad:
                 os.ftruncate(bad.fd, half_the_slots(bad))
                 bad.submit(63, op)
@@ -97,11 +93,8 @@ def test_truncated_slots_end_the_session_when_they_are_read(start):
 def test_truncated_replies_end_the_session_when_they_are_written(start):
     server = start(stub="brightness")
     with Neighbour(server.socket) as good, Client(server.socket) as bad:
-        os.ftruncate(bad.fd, area(bad, "replies"))
-        bad.submit(5, Op.CLASSIFY)
-        assert bad.wait()["status"] == Status.OK  # nothing is written to the reply
-        bad.submit(5, Op.CLASSIFY, flags=SubmissionFlag.WANT_SCORES)
-        bad.ring()
+        os.ftruncate(bad.fd, int(bad.tensors[1]["offset"]))  # the output is the last area
+        bad.submit(5, Op.RUN)
         assert read_reason(bad.sock) == GOODBYE
         good.goes_on()
 
@@ -110,13 +103,13 @@ def test_slots_truncated_while_the_model_reads_them_are_black_and_the_model_goes
     server = start(str(tmp_path / "gate"), stub="gated")
     with Neighbour(server.socket) as good, Client(server.socket) as bad:
         bad.slots[7][: len(GATE)] = list(GATE)
-        bad.submit(7, Op.CLASSIFY)
+        bad.submit(7, Op.RUN)
         server.wait_for("in the model")
         good.slots[3] = 255
-        good.submit(3, Op.CLASSIFY)
+        good.submit(3, Op.RUN)
         os.ftruncate(bad.fd, 0)
         (tmp_path / "gate").touch()
-        assert good.wait()["label"] == 1
+        assert good.label(good.wait()) == 1
         assert read_reason(bad.sock) == GOODBYE
         good.goes_on()
     assert server.stop()["model_errors"] == 0
@@ -126,16 +119,16 @@ def test_slots_truncated_before_a_batch_of_two_sessions_spoil_only_their_own_row
     server = start(str(tmp_path / "gate"), stub="gated")
     with Neighbour(server.socket) as good, Client(server.socket) as bad, Client(server.socket) as third:
         third.slots[0][: len(GATE)] = list(GATE)
-        third.submit(0, Op.CLASSIFY)
+        third.submit(0, Op.RUN)
         server.wait_for("in the model")
         for client in (bad, good):
             client.slots[60] = 255
-            client.submit(60, Op.CLASSIFY)
+            client.submit(60, Op.RUN)
         os.ftruncate(bad.fd, half_the_slots(bad))
         (tmp_path / "gate").touch()
         done = good.wait()
-        assert (done["label"], done["batch"]) == (1, 2)
-        np.testing.assert_allclose(done["score"], 1)
+        np.testing.assert_allclose(good.scores(60), [0, 1])
+        assert done["batch"] == 2
         assert third.wait()["status"] == Status.OK
         assert read_reason(bad.sock) == GOODBYE
         good.goes_on()
@@ -149,7 +142,7 @@ def test_a_segment_that_grows_again_or_loses_pages_in_between_hurts_its_client_o
         os.ftruncate(bad.fd, size)
         bad.slots[0] = 5
         bad.submit(0)
-        assert bad.wait()["checksum"] == _core.checksum(bytes([5]) * layout.IMAGE_BYTES)
+        assert bad.wait()["checksum"] == _core.checksum(bytes([5]) * IMAGE_BYTES)
         os.ftruncate(bad.fd, 1 << 40)
         bad.submit(0)
         assert bad.wait()["status"] == Status.OK
@@ -161,7 +154,7 @@ def test_a_segment_that_grows_again_or_loses_pages_in_between_hurts_its_client_o
         assert read_reason(bad.sock)[1:] == (Reason.PROTOCOL, "submission 66: turn neither old nor new")
         good.slots[1] = 9
         good.submit(1)
-        assert good.wait()["checksum"] == _core.checksum(bytes([9]) * layout.IMAGE_BYTES)
+        assert good.wait()["checksum"] == _core.checksum(bytes([9]) * IMAGE_BYTES)
     assert server.stop()["protocol_faults"] == 1
 
 
@@ -203,19 +196,19 @@ def test_a_hundred_truncated_sessions_leave_nothing(start):
 
 class Prompts(Client):
     def __init__(self, path) -> None:
-        super().__init__(path, kind=LaneKind.PROMPT)
+        super().__init__(path, protocol=Protocol.STREAM)
 
     def prompt(self, text: str, slot: int) -> None:
         data = text.encode()
         self.controls[slot]["acknowledged"] = 0
         self.slots[slot, : len(data)] = np.frombuffer(data, np.uint8)
-        self.submit(slot, Op.PROMPT, length=len(data), sampling_steps=8)
+        self.submit(slot, Op.RUN, extent=len(data), sampling_steps=8)
 
     def final(self) -> str:
         while (done := self.wait())["status"] == Status.MORE:
             self.controls[done["slot"]]["acknowledged"] += 1
         assert done["status"] == Status.OK
-        return bytes(self.replies[done["slot"], : done["label"]]).decode()
+        return bytes(self.replies[done["slot"], : done["extent"]]).decode()
 
 
 @pytest.mark.parametrize("engine", ["computing", "waiting"])
@@ -272,8 +265,8 @@ def test_a_stopping_server_leaves_the_answers_to_their_readers(start):
     server = start(stub="brightness")
     with Client(server.socket) as client:
         client.slots[4] = 255
-        client.submit(4, Op.CLASSIFY, flags=SubmissionFlag.WANT_SCORES)
+        client.submit(4, Op.RUN)
         until(lambda: client.completions[0]["turn"] == 1)
         server.stop()
-        assert client.wait()["label"] == 1
-        np.testing.assert_allclose(client.replies[4][:8].view(np.float32), [0, 1])
+        assert client.label(client.wait()) == 1
+        np.testing.assert_allclose(client.scores(4), [0, 1])

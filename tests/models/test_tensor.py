@@ -90,6 +90,7 @@ def test_labels_are_for_the_last_dimension_or_for_all_numbers(labels):
         (((X,) * 65, (Y,)), "got 65"),
         (((X, X), (Y,)), "inputs: expected names that differ, got 'x' twice"),
         (((X,), (Y, Y)), "outputs: expected names that differ, got 'y' twice"),
+        (((X,), (X,)), "expected names that differ, got 'x' as an input and an output"),
         (((Y,), (X,)), "input 'y': expected no labels"),
         (((X, "y"), (Y,)), "inputs: expected tensors, got 'y'"),
         (((IDS,), (Y,)), r"expected one for each symbolic dimension \(tokens\), got none"),
@@ -119,10 +120,6 @@ def test_a_signature_does_not_change_with_what_it_was_made_of():
     signature = Signature((IDS,), (Y,), bounds)
     bounds["tokens"] = 9
     assert signature.bound == 8
-
-
-def test_inputs_and_outputs_may_share_a_name():
-    assert Signature((X,), (Tensor("x", "INT8", (1,)),)).outputs[0].name == "x"
 
 
 def test_metadata_are_in_the_words_of_the_open_inference_protocol():

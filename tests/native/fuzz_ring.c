@@ -26,15 +26,15 @@ static uint64_t nasty(void)
 
 static uint8_t *entry_at(struct heap_segment *s, uint64_t position)
 {
-    return s->base + s->at.submissions_offset + position % s->at.submission_entries * SHM_ENTRY_BYTES;
+    return s->base + s->at.lane.submissions_offset + position % s->at.lane.submission_entries * SHM_ENTRY_BYTES;
 }
 
 /* A slot that the client may submit, or any when there is none. */
 static uint32_t free_slot(const struct heap_segment *s, uint64_t tail)
 {
-    uint32_t begin = below(s->at.slot_count);
-    for (uint32_t i = 0; i < s->at.slot_count; i++) {
-        uint32_t slot = (begin + i) % s->at.slot_count;
+    uint32_t begin = below(s->at.lane.slot_count);
+    for (uint32_t i = 0; i < s->at.lane.slot_count; i++) {
+        uint32_t slot = (begin + i) % s->at.lane.slot_count;
         bool taken = s->lane.in_flight[slot];
         for (uint64_t p = s->lane.head; p != tail && !taken; p++)
             taken = ((const struct shm_submission *)(const void *)entry_at((struct heap_segment *)s, p))->slot == slot;
@@ -50,22 +50,22 @@ static void submit(struct heap_segment *s, uint64_t *tail, uint32_t wrong)
     uint32_t slot = free_slot(s, *tail);
     if (slot == UINT32_MAX && !wrong)
         return;
-    bool image = s->at.kind == SHM_LANE_KIND_IMAGE;
-    struct shm_submission e = {.turn = *tail / s->at.submission_entries + 1, .request_id = random_next(&seed)};
-    e.slot = slot == UINT32_MAX || (wrong && one_in(8)) ? below(s->at.slot_count) : slot;
-    e.op = one_in(2) ? SHM_OP_ECHO : image ? SHM_OP_CLASSIFY : SHM_OP_PROMPT;
-    e.flags = e.op == SHM_OP_CLASSIFY ? (uint16_t)below(2) : 0;
-    e.length = image ? s->at.slot_bytes : below(s->at.slot_bytes + 1);
+    bool stream = s->at.lane.protocol == SHM_PROTOCOL_STREAM;
+    struct shm_submission e = {.turn = *tail / s->at.lane.submission_entries + 1, .request_id = random_next(&seed)};
+    e.slot = slot == UINT32_MAX || (wrong && one_in(8)) ? below(s->at.lane.slot_count) : slot;
+    e.op = one_in(2) ? SHM_OP_ECHO : SHM_OP_RUN;
+    e.flags = e.op == SHM_OP_RUN && stream ? (uint16_t)below(8) : 0;
+    e.extent = below(s->at.bound + 1);
     e.deadline = one_in(4) ? nasty() : 0;
     e.submitted = one_in(2) ? nasty() : 0;
-    if (*tail > UINT64_MAX - s->at.submission_entries)
+    if (*tail > UINT64_MAX - s->at.lane.submission_entries)
         e.turn = 0; /* the lap that ends at 2^64 */
     if (below(4) < wrong) {
         switch (below(5)) {
-        case 0: e.slot = one_in(2) ? s->at.slot_count : (uint32_t)nasty(); break;
+        case 0: e.slot = one_in(2) ? s->at.lane.slot_count : (uint32_t)nasty(); break;
         case 1: e.op = (uint16_t)nasty(); break;
         case 2: e.flags = (uint16_t)nasty(); break;
-        case 3: e.length = one_in(2) ? s->at.slot_bytes + 1 : (uint32_t)nasty(); break;
+        case 3: e.extent = one_in(2) ? s->at.bound + 1 : (uint32_t)nasty(); break;
         case 4: e.turn = nasty(); break;
         }
     }
@@ -81,24 +81,26 @@ static void misbehave(struct heap_segment *s, uint64_t *tail, bool hostile)
         *(uint64_t *)(void *)(entry_at(s, below(64)) + 8 * below(8)) = nasty();
         break;
     case 1: /* the whole ring */
-        for (uint64_t i = 0; i < s->at.submission_entries * SHM_ENTRY_BYTES / 8; i++)
-            ((uint64_t *)(void *)(s->base + s->at.submissions_offset))[i] = nasty();
+        for (uint64_t i = 0; i < s->at.lane.submission_entries * SHM_ENTRY_BYTES / 8; i++)
+            ((uint64_t *)(void *)(s->base + s->at.lane.submissions_offset))[i] = nasty();
         break;
     case 2: /* the header, after it was read */
         *(uint64_t *)(void *)(s->base + 8 * below(256)) = nasty();
         break;
     case 3: /* the completion ring, which is the server's */
-        *(uint64_t *)(void *)(s->base + s->at.completions_offset + 8 * below(8 * s->at.completion_entries)) = nasty();
+        *(uint64_t *)(void *)(s->base + s->at.lane.completions_offset + 8 * below(8 * s->at.lane.completion_entries)) = nasty();
         break;
     case 4:
-        if (s->at.controls_offset)
-            *(uint64_t *)(void *)(s->base + s->at.controls_offset + 16 * below(8 * s->at.slot_count)) = nasty();
+        if (s->at.lane.controls_offset)
+            *(uint64_t *)(void *)(s->base + s->at.lane.controls_offset + 16 * below(8 * s->at.lane.slot_count)) = nasty();
         break;
-    case 5:
-        s->base[s->at.slots_offset + below(s->at.slot_count * s->at.slot_bytes)] ^= 0xff;
+    case 5: {
+        const struct shm_tensor *input = &s->at.tensors[below(s->at.lane.input_count)];
+        s->base[input->offset + below(s->at.lane.slot_count * input->row_bytes)] ^= 0xff;
         break;
+    }
     default:
-        for (uint32_t n = below(2 * s->at.slot_count + 1); n; n--)
+        for (uint32_t n = below(2 * s->at.lane.slot_count + 1); n; n--)
             submit(s, tail, hostile && one_in(8));
     }
 }
@@ -109,25 +111,24 @@ struct expected { uint32_t count, op, consumed; bool fault; };
 
 static bool right(const struct heap_segment *s, const uint8_t *in_flight, const struct shm_submission *e)
 {
-    if (e->slot >= s->at.slot_count || in_flight[e->slot])
+    if (e->slot >= s->at.lane.slot_count || in_flight[e->slot])
         return false;
-    if (s->at.kind == SHM_LANE_KIND_IMAGE)
-        return e->length == s->at.slot_bytes &&
-               ((e->op == SHM_OP_ECHO && e->flags == 0) || (e->op == SHM_OP_CLASSIFY && e->flags <= 1));
-    return e->length <= s->at.slot_bytes && e->flags == 0 && (e->op == SHM_OP_ECHO || e->op == SHM_OP_PROMPT);
+    bool stream = s->at.lane.protocol == SHM_PROTOCOL_STREAM;
+    return e->extent <= s->at.bound && ((e->op == SHM_OP_ECHO && e->flags == 0) ||
+                                        (e->op == SHM_OP_RUN && e->flags <= (stream ? 7 : 0)));
 }
 
 static struct expected expect(const struct heap_segment *s, const uint8_t *before, const uint8_t *were_in_flight,
                               uint64_t head, uint32_t limit)
 {
     struct expected x = {0};
-    uint32_t n = s->at.submission_entries;
+    uint32_t n = s->at.lane.submission_entries;
     uint8_t in_flight[64];
-    memcpy(in_flight, were_in_flight, s->at.slot_count);
+    memcpy(in_flight, were_in_flight, s->at.lane.slot_count);
     for (;; x.consumed++) {
         uint64_t position = head + x.consumed;
         struct shm_submission e;
-        memcpy(&e, before + s->at.submissions_offset + position % n * SHM_ENTRY_BYTES, sizeof e);
+        memcpy(&e, before + s->at.lane.submissions_offset + position % n * SHM_ENTRY_BYTES, sizeof e);
         bool fresh = e.turn == (position + n) / n, old = e.turn == position / n;
         if (!fresh && !old)
             x.fault = true;
@@ -148,55 +149,74 @@ static struct expected expect(const struct heap_segment *s, const uint8_t *befor
     return x;
 }
 
-/* The server wrote nothing but completions, replies, progress, server_state and a 0 to client_parked. */
+/* The server wrote nothing but completions, messages, outputs, progress, server_state and a 0 to client_parked. */
 static void check_untouched(const struct heap_segment *s, const uint8_t *before)
 {
     for (uint32_t at = 0; at < SHM_PAGE_BYTES; at += 4)
         if (at != SHM_HEADER_CLIENT_PARKED && at != SHM_HEADER_SERVER_STATE)
             CHECK(!memcmp(s->base + at, before + at, 4));
-    CHECK(!memcmp(s->base + s->at.submissions_offset, before + s->at.submissions_offset,
-                  s->at.completions_offset - s->at.submissions_offset));
-    CHECK(!memcmp(s->base + s->at.slots_offset, before + s->at.slots_offset, s->at.replies_offset - s->at.slots_offset));
-    if (s->at.controls_offset)
-        CHECK(!memcmp(s->base + s->at.controls_offset, before + s->at.controls_offset,
-                      s->at.progress_offset - s->at.controls_offset));
+    CHECK(!memcmp(s->base + s->at.lane.submissions_offset, before + s->at.lane.submissions_offset,
+                  s->at.lane.completions_offset - s->at.lane.submissions_offset));
+    for (uint32_t i = 0; i < s->at.lane.input_count; i++)
+        CHECK(!memcmp(s->base + s->at.tensors[i].offset, before + s->at.tensors[i].offset,
+                      (size_t)s->at.lane.slot_count * s->at.tensors[i].row_bytes));
+    if (s->at.lane.controls_offset)
+        CHECK(!memcmp(s->base + s->at.lane.controls_offset, before + s->at.lane.controls_offset,
+                      s->at.lane.progress_offset - s->at.lane.controls_offset));
 }
 
 static void check_completions(const struct heap_segment *s, uint64_t from)
 {
     for (; from != s->lane.tail; from++) {
-        uint32_t n = s->at.completion_entries;
+        uint32_t n = s->at.lane.completion_entries;
         if (s->lane.tail - from > n)
             continue; /* overrun: a prompt whose client acknowledges what it never took */
         struct shm_completion c;
-        memcpy(&c, s->base + s->at.completions_offset + from % n * SHM_ENTRY_BYTES, sizeof c);
+        memcpy(&c, s->base + s->at.lane.completions_offset + from % n * SHM_ENTRY_BYTES, sizeof c);
         CHECK(c.turn == (from + n) / n);
-        CHECK(c.slot < s->at.slot_count);
-        CHECK(c.length <= s->at.reply_bytes && c.status <= SHM_STATUS_BROKEN);
+        CHECK(c.slot < s->at.lane.slot_count);
+        CHECK(c.message_bytes <= SHM_MESSAGE_BYTES && c.status <= SHM_STATUS_BROKEN);
+        CHECK(c.extent <= (s->lane.streams ? s->at.tensors[1].dims[0] : s->at.bound));
     }
 }
 
 /* ---- the server ---- */
+
+/* Rows in and out, in memory of their own to the byte: ASan sees one too many. */
+static void call(struct heap_segment *s)
+{
+    struct ring_lane *lane = &s->lane;
+    uint32_t finite = 0, bucket = lane->extent + below(3);
+    for (uint32_t i = 0; i < geometry_tensors(&s->at); i++) {
+        bool input = i < s->at.lane.input_count;
+        uint32_t row_bytes = s->at.tensors[i].symbolic ? bucket * s->at.part_bytes[i] : s->at.part_bytes[i];
+        size_t size = (size_t)lane->count * row_bytes;
+        uint8_t *rows = malloc(size ? size : 1);
+        CHECK(rows);
+        for (size_t at = 0; at < size; at++)
+            rows[at] = (uint8_t)random_next(&seed); /* NaN and infinity too */
+        if (input)
+            ring_gather(lane, i, rows, row_bytes);
+        else
+            ring_scatter(lane, i - s->at.lane.input_count, rows, row_bytes, ring_contiguous(lane) && one_in(2));
+        free(rows);
+        if (!input && s->at.tensors[i].datatype == SHM_DATATYPE_FP32 && one_in(2))
+            finite |= 1u << (i - s->at.lane.input_count);
+    }
+    ring_complete_calls(lane, 1 + below(99), finite);
+}
 
 static void complete(struct heap_segment *s)
 {
     struct ring_lane *lane = &s->lane;
     char message[SHM_MESSAGE_BYTES];
     memset(message, 'm', sizeof message);
-    if (lane->op == SHM_OP_PROMPT) {
+    if (lane->op == SHM_OP_RUN && lane->streams) {
         ring_begin_prompts(lane);
-    } else if (lane->op == SHM_OP_CLASSIFY && !one_in(4)) {
-        uint32_t classes = 1 + below(s->at.reply_bytes / 4), first = below(3), rows = first + lane->count;
-        float *scores = malloc((size_t)rows * classes * sizeof *scores); /* to the byte: ASan sees a row too many */
-        CHECK(scores);
-        for (uint32_t i = 0; i < rows * classes; i++) {
-            uint32_t bits = (uint32_t)random_next(&seed); /* NaN and infinity too */
-            memcpy(&scores[i], &bits, 4);
-        }
-        ring_complete_scores(lane, scores, classes, first, ring_contiguous(lane) && one_in(2), 1 + below(99));
-        free(scores);
+    } else if (lane->op == SHM_OP_RUN && !one_in(4)) {
+        call(s);
     } else if (one_in(4)) {
-        ring_complete_error(lane, message, below((s->at.reply_bytes < 256 ? s->at.reply_bytes : 256) + 1));
+        ring_complete_error(lane, message, below(SHM_MESSAGE_BYTES + 1));
     } else {
         ring_complete_echo(lane);
     }
@@ -206,11 +226,11 @@ static void prompts(struct heap_segment *s)
 {
     char text[64];
     memset(text, 't', sizeof text);
-    for (uint32_t slot = 0; s->at.kind == SHM_LANE_KIND_PROMPT && slot < s->at.slot_count; slot++) {
+    for (uint32_t slot = 0; s->lane.streams && slot < s->at.lane.slot_count; slot++) {
         if (!ring_prompted(&s->lane, slot))
             continue;
         uint32_t room = ring_room(&s->lane, slot);
-        CHECK(room <= s->at.reply_bytes - SHM_MESSAGE_BYTES);
+        CHECK(room <= s->at.tensors[1].dims[0]);
         if (room)
             ring_append(&s->lane, slot, text, 1 + below(room < 64 ? room : 64));
         CHECK(ring_prompted(&s->lane, slot)); /* a `more` does not give the slot back */
@@ -229,7 +249,7 @@ static void serve(struct heap_segment *s, uint8_t *before)
     uint32_t limit = limits[below(6)];
     uint64_t head = s->lane.head, tail = s->lane.tail;
     memcpy(before, s->base, s->size);
-    memcpy(in_flight, s->lane.in_flight, s->at.slot_count);
+    memcpy(in_flight, s->lane.in_flight, s->at.lane.slot_count);
     uint32_t count = ring_drain(&s->lane, limit);
     struct expected x = expect(s, before, in_flight, head, limit);
     CHECK(count == s->lane.count && count == x.count && s->lane.op == x.op);
@@ -244,13 +264,29 @@ static void serve(struct heap_segment *s, uint8_t *before)
     check_completions(s, tail);
 }
 
+/* A lane as it may be: texts, or one to three tensors in and out, some of one symbolic dimension. */
+static void plan_anything(struct geometry *at, uint32_t slots)
+{
+    bool stream = one_in(2);
+    at->lane = (struct shm_lane){.protocol = stream ? SHM_PROTOCOL_STREAM : SHM_PROTOCOL_CALL, .slot_count = slots};
+    at->lane.input_count = stream ? 1 : 1 + below(3);
+    at->lane.output_count = stream ? 1 : 1 + below(3);
+    uint32_t bound = 1 + below(200);
+    for (uint32_t i = 0; i < geometry_tensors(at); i++) {
+        bool symbolic = one_in(2);
+        at->tensors[i] = stream ? heap_text(bound + i * below(300))
+                                : heap_tensor((uint16_t)(1 + below(SHM_DATATYPE_FP64)), symbolic ? bound : 1 + below(9),
+                                              1 + below(5), symbolic);
+    }
+}
+
 static uint64_t session(int doorbell, int client)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 8, 64};
-    bool image = one_in(2);
-    uint32_t slots = counts[below(6)], slot_bytes = 64 * (1 + below(3)), reply_bytes = 512 + 128 * below(2);
-    struct heap_segment s;
-    heap_open(&s, image ? SHM_LANE_KIND_IMAGE : SHM_LANE_KIND_PROMPT, slots, slot_bytes, reply_bytes, doorbell);
+    struct heap_segment s = {0};
+    plan_anything(&s.at, counts[below(6)]);
+    heap_open(&s, doorbell);
+    uint32_t slots = s.at.lane.slot_count;
     uint64_t begin = one_in(2) ? 0 : one_in(2) ? UINT64_MAX - below(4 * slots + 4) : random_next(&seed);
     uint64_t tail = begin, steps = 0;
     bool hostile = one_in(2);
@@ -264,7 +300,7 @@ static uint64_t session(int doorbell, int client)
         if (one_in(20))
             ring_announce_draining(&s.lane);
         serve(&s, before);
-        if (tail - s.lane.head > s.at.submission_entries)
+        if (tail - s.lane.head > s.at.lane.submission_entries)
             tail = s.lane.head; /* it wrote more than there is room for */
         uint8_t bells[64];
         if (one_in(4))
@@ -281,34 +317,46 @@ static uint64_t session(int doorbell, int client)
     return steps;
 }
 
-/* A lane table of nasty numbers: refused, or every byte that it names is there. */
+/* A header of nasty numbers: refused, or every byte that it names is there. */
 static bool open_anything(void)
 {
-    struct heap_segment s;
-    s.size = heap_plan(&s.at, 1 + below(2), 1 + below(8), 64 * (1 + below(4)), 512);
+    struct heap_segment s = {0};
+    plan_anything(&s.at, 1 + below(8));
+    s.size = heap_plan(&s.at);
+    uint32_t tensors = geometry_tensors(&s.at);
     for (uint32_t n = below(3); n; n--) {
-        uint32_t word = below(9);
-        if (word < 6)
-            ((uint32_t *)&s.at)[word] = (uint32_t)nasty();
-        else
-            ((uint64_t *)&s.at)[3 + below(6)] = one_in(2) ? nasty() : nasty() / SHM_PAGE_BYTES * SHM_PAGE_BYTES;
+        uint64_t offset = one_in(2) ? nasty() : nasty() / SHM_PAGE_BYTES * SHM_PAGE_BYTES;
+        struct shm_tensor *tensor = &s.at.tensors[below(tensors)];
+        switch (below(8)) {
+        case 0: case 1: ((uint32_t *)&s.at.lane)[below(6)] = (uint32_t)nasty(); break;
+        case 2: ((uint64_t *)&s.at.lane)[3 + below(5)] = offset; break;
+        case 3: tensor->offset = offset; break;
+        case 4: tensor->row_bytes = (uint32_t)nasty(); break;
+        case 5: tensor->datatype = (uint16_t)nasty(); break;
+        case 6: tensor->rank = (uint16_t)nasty(), tensor->symbolic = (uint16_t)nasty(); break;
+        case 7: tensor->dims[below(8)] = (uint32_t)nasty(); break;
+        }
     }
     s.base = aligned_alloc(SHM_PAGE_BYTES, s.size);
     CHECK(s.base);
     memset(s.base, 0, s.size);
-    memcpy(s.base + SHM_HEADER_LANES, &s.at, sizeof s.at);
-    bool opened = ring_open(&s.lane, s.base, s.size, 0, -1);
+    heap_write_header(s.base, &s.at);
+    bool opened = ring_open(&s.lane, s.base, s.size, -1);
     if (opened) {
-        uint32_t last = s.at.slot_count - 1;
-        ring_slot(&s.lane, last)[s.at.slot_bytes - 1] = 1;
-        if (s.at.reply_bytes)
-            ring_reply(&s.lane, last)[s.at.reply_bytes - 1] = 1;
-        ring_entry(&s.lane, s.at.submissions_offset, s.at.submission_entries, s.at.submission_entries - 1)[63] = 1;
-        ring_entry(&s.lane, s.at.completions_offset, s.at.completion_entries, UINT64_MAX)[63] = 1;
-        if (s.at.kind == SHM_LANE_KIND_PROMPT) {
+        const struct shm_lane *lane = &s.lane.at.lane;
+        uint32_t last = lane->slot_count - 1;
+        for (uint32_t i = 0; i < geometry_tensors(&s.lane.at); i++) {
+            uint32_t bound = s.lane.at.tensors[i].symbolic ? s.lane.at.tensors[i].dims[0] : 0;
+            ring_row(&s.lane, i, last)[s.lane.at.tensors[i].row_bytes - 1] = 1;
+            CHECK(geometry_valid_bytes(&s.lane.at, i, bound) <= s.lane.at.tensors[i].row_bytes);
+        }
+        ring_message(&s.lane, last)[SHM_MESSAGE_BYTES - 1] = 1;
+        ring_entry(&s.lane, lane->submissions_offset, lane->submission_entries, lane->submission_entries - 1)[63] = 1;
+        ring_entry(&s.lane, lane->completions_offset, lane->completion_entries, UINT64_MAX)[63] = 1;
+        if (lane->protocol == SHM_PROTOCOL_STREAM) {
             ring_control(&s.lane, last)->cancel = 1;
             atomic_store(ring_progress(&s.lane, last), 1);
-            CHECK(s.at.reply_bytes >= s.at.slot_bytes + SHM_MESSAGE_BYTES);
+            CHECK(s.lane.at.bound <= s.lane.at.tensors[1].dims[0]);
         }
     }
     free(s.base);
@@ -328,7 +376,7 @@ int main(int argc, char **argv)
         steps += session(one_in(2) ? pair[0] : -1, pair[1]);
     for (uint64_t i = 0; i < 4 * rounds; i++)
         opened += open_anything();
-    printf("%" PRIu64 " sessions, %" PRIu64 " steps, %" PRIu64 " of %" PRIu64 " lane tables opened\n", rounds, steps, opened,
+    printf("%" PRIu64 " sessions, %" PRIu64 " steps, %" PRIu64 " of %" PRIu64 " headers opened\n", rounds, steps, opened,
            4 * rounds);
     return 0;
 }

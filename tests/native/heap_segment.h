@@ -18,7 +18,7 @@
 struct heap_segment {
     uint8_t *base;
     uint64_t size;
-    struct shm_lane at;
+    struct geometry at;
     struct ring_lane lane;
 };
 
@@ -35,30 +35,53 @@ static inline uint32_t power_of_two(uint32_t least)
     return n;
 }
 
-/* The areas one after the other, without a page between them: what leaves one is in the next, or in a redzone. */
-static inline uint64_t heap_plan(struct shm_lane *at, uint32_t kind, uint32_t slots, uint32_t slot_bytes, uint32_t reply_bytes)
+static inline struct shm_tensor heap_tensor(uint16_t datatype, uint32_t first, uint32_t second, bool symbolic)
 {
-    bool prompt = kind == SHM_LANE_KIND_PROMPT;
-    uint32_t entries = power_of_two(slots);
+    uint64_t bytes = (uint64_t)shm_datatype_bytes[datatype] * first * second;
+    return (struct shm_tensor){
+        .row_bytes = (uint32_t)((bytes + SHM_ROW_ALIGNMENT - 1) / SHM_ROW_ALIGNMENT * SHM_ROW_ALIGNMENT),
+        .datatype = datatype, .rank = 2, .symbolic = symbolic, .dims = {first, second}};
+}
+
+static inline struct shm_tensor heap_text(uint32_t bytes)
+{
+    struct shm_tensor text = heap_tensor(SHM_DATATYPE_UINT8, bytes, 1, true);
+    text.rank = 1, text.dims[1] = 0;
+    return text;
+}
+
+/* The areas one after the other, without a page between them: what leaves one is in the next, or in a redzone. `at` has the
+ * tensors, their counts, the protocol and the slots. */
+static inline uint64_t heap_plan(struct geometry *at)
+{
+    struct shm_lane *lane = &at->lane;
+    bool stream = lane->protocol == SHM_PROTOCOL_STREAM;
+    uint32_t entries = power_of_two(lane->slot_count);
     uint64_t end = SHM_PAGE_BYTES;
-    *at = (struct shm_lane){.kind = kind, .slot_count = slots, .slot_bytes = slot_bytes, .reply_bytes = reply_bytes,
-                            .submission_entries = entries, .completion_entries = prompt ? 2 * entries : entries};
-    at->submissions_offset = end, end += pages((uint64_t)at->submission_entries * SHM_ENTRY_BYTES);
-    at->completions_offset = end, end += pages((uint64_t)at->completion_entries * SHM_ENTRY_BYTES);
-    at->slots_offset = end, end += pages((uint64_t)slots * slot_bytes);
-    at->replies_offset = end, end += pages((uint64_t)slots * reply_bytes);
-    if (prompt) {
-        at->controls_offset = end, end += pages((uint64_t)slots * sizeof(struct shm_control));
-        at->progress_offset = end, end += pages((uint64_t)slots * sizeof(struct shm_progress));
+    lane->submission_entries = entries, lane->completion_entries = stream ? 2 * entries : entries;
+    lane->submissions_offset = end, end += pages((uint64_t)lane->submission_entries * SHM_ENTRY_BYTES);
+    lane->completions_offset = end, end += pages((uint64_t)lane->completion_entries * SHM_ENTRY_BYTES);
+    lane->messages_offset = end, end += pages((uint64_t)lane->slot_count * SHM_MESSAGE_BYTES);
+    for (uint32_t i = 0; i < geometry_tensors(at); i++)
+        at->tensors[i].offset = end, end += pages((uint64_t)lane->slot_count * at->tensors[i].row_bytes);
+    if (stream) {
+        lane->controls_offset = end, end += pages((uint64_t)lane->slot_count * sizeof(struct shm_control));
+        lane->progress_offset = end, end += pages((uint64_t)lane->slot_count * sizeof(struct shm_progress));
     }
     return end;
+}
+
+static inline void heap_write_header(uint8_t *base, const struct geometry *at)
+{
+    memcpy(base + SHM_HEADER_LANE, &at->lane, sizeof at->lane);
+    memcpy(base + SHM_HEADER_TENSORS, at->tensors, sizeof at->tensors);
 }
 
 /* Both rings as they are when `position` entries have been through them. */
 static inline void heap_age(struct heap_segment *s, uint64_t position)
 {
-    uint64_t rings[2] = {s->at.submissions_offset, s->at.completions_offset};
-    uint32_t entries[2] = {s->at.submission_entries, s->at.completion_entries};
+    uint64_t rings[2] = {s->at.lane.submissions_offset, s->at.lane.completions_offset};
+    uint32_t entries[2] = {s->at.lane.submission_entries, s->at.lane.completion_entries};
     s->lane.head = s->lane.tail = position;
     for (int r = 0; r < 2; r++)
         for (uint32_t i = 0; i < entries[r]; i++) {
@@ -67,18 +90,20 @@ static inline void heap_age(struct heap_segment *s, uint64_t position)
         }
 }
 
-static inline void heap_open(struct heap_segment *s, uint32_t kind, uint32_t slots, uint32_t slot_bytes,
-                             uint32_t reply_bytes, int doorbell)
+/* Opens a segment of `s->at`, whose tensors, counts, protocol and slots are set. */
+static inline void heap_open(struct heap_segment *s, int doorbell)
 {
-    s->size = heap_plan(&s->at, kind, slots, slot_bytes, reply_bytes);
+    uint32_t slots = s->at.lane.slot_count;
+    s->size = heap_plan(&s->at);
     s->base = aligned_alloc(SHM_PAGE_BYTES, s->size);
     CHECK(s->base);
     memset(s->base, 0, s->size);
-    memcpy(s->base + SHM_HEADER_LANES, &s->at, sizeof s->at);
-    CHECK(ring_open(&s->lane, s->base, s->size, 0, doorbell));
+    heap_write_header(s->base, &s->at);
+    CHECK(ring_open(&s->lane, s->base, s->size, doorbell));
+    s->at = s->lane.at; /* with what was found out about it */
     s->lane.in_flight = calloc(slots, 1);
     s->lane.batch = calloc(slots, sizeof *s->lane.batch);
-    s->lane.streams = kind == SHM_LANE_KIND_PROMPT ? calloc(slots, sizeof *s->lane.streams) : NULL;
+    s->lane.streams = s->at.lane.protocol == SHM_PROTOCOL_STREAM ? calloc(slots, sizeof *s->lane.streams) : NULL;
 }
 
 static inline void heap_close(struct heap_segment *s)

@@ -21,14 +21,14 @@ MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # ThreadSanitizer knows no fences, and says so. What it checks here is ordered by turns; the fences are the business
 # of tests/conformance/test_wakeup_model.py.
 THREADS = ["-fsanitize=thread", "-Wno-tsan", "-pthread"]
-WORDS = ("turn", "request_id", "slot", "op", "flags", "length", "deadline", "submitted", "sampling_steps",
+WORDS = ("turn", "request_id", "slot", "op", "flags", "extent", "deadline", "submitted", "sampling_steps",
          "temperature", "top_k", "seed")  # fmt: skip
 FAULTS = {
     "turn neither": "turn",
     "slot out of range": "slot",
     "unknown op": "op",
     "unknown flags": "flags",
-    "wrong length": "length",
+    "extent beyond": "extent",
 }
 
 
@@ -91,22 +91,37 @@ def test_memory_that_goes_away_reads_as_zeros_on_every_thread_and_other_faults_g
 def golden_rings() -> list[dict]:
     """Those with a header that is right: the server reads no other's, and what ring_open refuses is fuzzed above."""
     documents = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))]
-    return [document for document in documents if document["error"] not in ("magic", "version", "geometry")]
+    return [document for document in documents if document["error"] not in ("magic", "version", "epoch", "geometry")]
 
 
 @pytest.mark.parametrize("golden", golden_rings(), ids=lambda golden: golden["name"])
 def test_the_core_reads_and_writes_the_golden_segments_as_they_say(build, golden):
-    name = golden["name"]
-    for number, lane in enumerate(golden["lanes"]):
-        heads = lane["submission_head"], lane["completion_head"], len(lane["completions"])
-        *lines, last = run(build("golden.c", MEMORY), GOLDEN / f"{name}.bin", number, *heads).splitlines()
-        wanted = [tuple(entry[word] for word in WORDS) for entry in lane["submissions"]]
-        assert [tuple(float(w) if "." in w else int(w) for w in line.split()) for line in lines] == wanted
-        found = next((kind for text, kind in FAULTS.items() if text in last), None)
-        assert (found is None) == (last == "ok")
-        if golden["error"] != found:
-            assert name.startswith("completion_"), last  # those are for the client to find
-            assert found is None
+    name, lane = golden["name"], golden["lane"]
+    heads = lane["submission_head"], lane["completion_head"], len(lane["completions"])
+    *lines, last = run(build("golden.c", MEMORY), GOLDEN / f"{name}.bin", *heads).splitlines()
+    wanted = [tuple(entry[word] for word in WORDS) for entry in lane["submissions"]]
+    assert [tuple(float(w) if "." in w else int(w) for w in line.split()) for line in lines] == wanted
+    found = next((kind for text, kind in FAULTS.items() if text in last), None)
+    assert (found is None) == (last == "ok")
+    if golden["error"] != found:
+        assert name.startswith("completion_"), last  # those are for the client to find
+        assert found is None
+
+
+def golden_headers() -> list[dict]:
+    documents = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))]
+    # Areas that overlap, and the identity of a header, are the client's to check: the server wrote them.
+    return [document for document in documents if document["error"] == "geometry"]
+
+
+def test_the_core_refuses_the_golden_headers_that_describe_no_lane(build):
+    refused = {
+        golden["name"]
+        for golden in golden_headers()
+        if run(build("golden.c", MEMORY), GOLDEN / f"{golden['name']}.bin", 0, 0, 0) == "geometry\n"
+    }
+    ours = {"header_of_two_pages", "rings_overlap", "areas_overlap"}
+    assert refused == {golden["name"] for golden in golden_headers()} - ours
 
 
 @pytest.fixture(scope="module")

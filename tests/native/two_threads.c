@@ -2,7 +2,7 @@
  *
  * The server is ring.h and stream.h; the client is written here, with C11 atomics, after layout.md. Both spin a little
  * and then sleep on a socket, so all that the protocol orders is at work: turns, flags, bells, acknowledgements. The
- * bytes of slots and replies are plain memory: where an order is missing, they are the race that is reported.
+ * bytes of inputs and outputs are plain memory: where an order is missing, they are the race that is reported.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -11,7 +11,7 @@
 
 #include "heap_segment.h"
 
-enum { SLOTS = 8, SLOT_BYTES = 192, REPLY_BYTES = 512, CLASSES = 10, SPINS = 200, LOST_S = 20 };
+enum { SLOTS = 8, SLOT_BYTES = 192, REPLY_BYTES = 256, CLASSES = 10, SPINS = 200, LOST_S = 20 };
 
 struct both {
     struct heap_segment s;
@@ -62,14 +62,15 @@ static void answer(struct both *b, uint32_t *left)
     float scores[SLOTS][CLASSES];
     if (lane->op == SHM_OP_ECHO) {
         ring_complete_echo(lane);
-    } else if (lane->op == SHM_OP_CLASSIFY) {
+    } else if (!lane->streams) {
         for (uint32_t i = 0; i < lane->count; i++)
             for (uint32_t c = 0; c < CLASSES; c++)
-                scores[i][c] = ring_slot(lane, lane->batch[i].slot)[c];
-        ring_complete_scores(lane, scores[0], CLASSES, 0, false, lane->count);
+                scores[i][c] = ring_row(lane, 0, lane->batch[i].s.slot)[c];
+        ring_scatter(lane, 0, (const uint8_t *)scores, sizeof scores[0], false);
+        ring_complete_calls(lane, lane->count, 1);
     } else {
         for (uint32_t i = 0; i < lane->count; i++)
-            left[lane->batch[i].slot] = lane->batch[i].sampling_steps;
+            left[lane->batch[i].s.slot] = lane->batch[i].s.sampling_steps;
         ring_begin_prompts(lane);
     }
 }
@@ -93,7 +94,7 @@ static void *serve(void *argument)
             idle = 0;
             continue;
         }
-        if (lane->counters[RING_ECHOES] + lane->counters[RING_CLASSIFICATIONS] + lane->counters[RING_PROMPTS] == b->requests)
+        if (lane->counters[RING_ECHOES] + lane->counters[RING_CALLS] + lane->counters[RING_PROMPTS] == b->requests)
             break;
         if (idle++ < SPINS) {
             ring_pause();
@@ -117,32 +118,33 @@ static void *serve(void *argument)
 struct call {
     bool in_flight;
     uint64_t request_id, checksum;
-    uint32_t op, flags, length, steps, mores, seen;
+    uint32_t op, extent, steps, mores, seen;
     uint8_t bytes[SLOT_BYTES];
 };
 
 static void fill(struct both *b, struct call *call, uint32_t slot)
 {
-    bool image = b->s.at.kind == SHM_LANE_KIND_IMAGE;
+    bool stream = b->s.lane.streams;
     *call = (struct call){.in_flight = true, .request_id = random_next(&b->seed)};
-    call->op = random_below(&b->seed, 2) ? SHM_OP_ECHO : image ? SHM_OP_CLASSIFY : SHM_OP_PROMPT;
-    call->flags = call->op == SHM_OP_CLASSIFY ? random_below(&b->seed, 2) : 0;
-    call->length = image ? SLOT_BYTES : random_below(&b->seed, SLOT_BYTES + 1);
-    call->steps = call->op == SHM_OP_PROMPT ? 1 + random_below(&b->seed, 60) : 0;
+    call->op = random_below(&b->seed, 2) ? SHM_OP_ECHO : SHM_OP_RUN;
+    call->extent = stream ? random_below(&b->seed, SLOT_BYTES + 1) : 0;
+    call->steps = stream && call->op == SHM_OP_RUN ? 1 + random_below(&b->seed, 60) : 0;
     for (uint32_t i = 0; i < SLOT_BYTES; i++)
         call->bytes[i] = (uint8_t)random_next(&b->seed);
-    call->checksum = ring_checksum(call->bytes, call->length);
-    memcpy(ring_slot(&b->s.lane, slot), call->bytes, SLOT_BYTES);
+    struct ring_sums sums = {0, 0};
+    ring_sum(&sums, call->bytes, stream ? call->extent : SLOT_BYTES);
+    call->checksum = ring_checksum_of(sums);
+    memcpy(ring_row(&b->s.lane, 0, slot), call->bytes, SLOT_BYTES);
 }
 
 static void publish(struct both *b, const struct call *call, uint32_t slot, uint64_t position)
 {
-    uint32_t n = b->s.at.submission_entries;
-    uint8_t *entry = b->s.base + b->s.at.submissions_offset + position % n * SHM_ENTRY_BYTES;
+    uint32_t n = b->s.at.lane.submission_entries;
+    uint8_t *entry = b->s.base + b->s.at.lane.submissions_offset + position % n * SHM_ENTRY_BYTES;
     struct shm_submission e = {.request_id = call->request_id, .slot = slot, .op = (uint16_t)call->op,
-                               .flags = (uint16_t)call->flags, .length = call->length, .sampling_steps = call->steps,
+                               .extent = call->extent, .sampling_steps = call->steps,
                                .submitted = ring_now()};
-    if (b->s.at.controls_offset)
+    if (b->s.at.lane.controls_offset)
         atomic_store((_Atomic uint32_t *)&ring_control(&b->s.lane, slot)->acknowledged, 0);
     memcpy(entry + 8, (const uint8_t *)&e + 8, sizeof e - 8);
     atomic_store_explicit((_Atomic uint64_t *)(void *)entry, (position + n) / n, memory_order_release); /* W1 */
@@ -156,7 +158,7 @@ static void publish(struct both *b, const struct call *call, uint32_t slot, uint
  * and gone on. */
 static void check_text(struct both *b, struct call *call, uint32_t slot, uint32_t length)
 {
-    const uint8_t *reply = ring_reply(&b->s.lane, slot);
+    const uint8_t *reply = ring_row(&b->s.lane, 1, slot);
     CHECK(length <= call->steps);
     for (; call->seen < length; call->seen++)
         CHECK(reply[call->seen] == 'a' + (call->seen + slot) % 26);
@@ -164,40 +166,40 @@ static void check_text(struct both *b, struct call *call, uint32_t slot, uint32_
 
 static void check(struct both *b, struct call *call, const struct shm_completion *done)
 {
-    const uint8_t *slot = ring_slot(&b->s.lane, done->slot), *reply = ring_reply(&b->s.lane, done->slot);
+    const uint8_t *slot = ring_row(&b->s.lane, 0, done->slot), *reply = ring_row(&b->s.lane, 1, done->slot);
     CHECK(call->in_flight && done->request_id == call->request_id);
     CHECK(!memcmp(slot, call->bytes, SLOT_BYTES));
     if (done->status == SHM_STATUS_MORE) {
-        CHECK(call->op == SHM_OP_PROMPT);
-        check_text(b, call, done->slot, done->length);
+        CHECK(call->steps);
+        check_text(b, call, done->slot, done->extent);
         atomic_store((_Atomic uint32_t *)&ring_control(&b->s.lane, done->slot)->acknowledged, ++call->mores); /* C1 */
         atomic_thread_fence(memory_order_seq_cst);                                                            /* C2 */
         uint32_t length = atomic_load(ring_progress(&b->s.lane, done->slot));                                 /* C3 */
-        CHECK(length >= call->seen && length >= done->length); /* it only grows */
+        CHECK(length >= call->seen && length >= done->extent); /* it only grows */
         check_text(b, call, done->slot, length);
         return;
     }
     CHECK(done->status == SHM_STATUS_OK && done->batch >= 1 && done->batch <= SLOTS);
     call->in_flight = false;
-    if (call->op == SHM_OP_PROMPT) {
-        CHECK(done->length == call->steps);
-        check_text(b, call, done->slot, done->length);
-    } else if (call->op == SHM_OP_ECHO) {
-        CHECK(done->checksum == call->checksum);
-        CHECK(done->length == (b->s.at.kind == SHM_LANE_KIND_PROMPT ? call->length : 0));
-        CHECK(!memcmp(reply, call->bytes, done->length));
-    } else {
-        CHECK(done->label < CLASSES && done->score == call->bytes[done->label]);
-        CHECK(done->length == (call->flags ? CLASSES * 4u : 0));
-        for (uint32_t c = 0; c < done->length / 4; c++)
-            CHECK(((const float *)(const void *)reply)[c] == call->bytes[c] && call->bytes[c] <= done->score);
+    if (call->steps) {
+        CHECK(done->extent == call->steps);
+        check_text(b, call, done->slot, done->extent);
+        return;
     }
+    CHECK(done->extent == call->extent);
+    if (call->op == SHM_OP_ECHO) {
+        CHECK(done->checksum == call->checksum);
+        CHECK(!memcmp(reply, call->bytes, done->extent));
+        return;
+    }
+    for (uint32_t c = 0; c < CLASSES; c++)
+        CHECK(((const float *)(const void *)reply)[c] == call->bytes[c]);
 }
 
 static bool published(const struct both *b, uint64_t position)
 {
-    uint32_t n = b->s.at.completion_entries;
-    const uint8_t *entry = b->s.base + b->s.at.completions_offset + position % n * SHM_ENTRY_BYTES;
+    uint32_t n = b->s.at.lane.completion_entries;
+    const uint8_t *entry = b->s.base + b->s.at.lane.completions_offset + position % n * SHM_ENTRY_BYTES;
     uint64_t turn = atomic_load_explicit((const _Atomic uint64_t *)(const void *)entry, memory_order_acquire);
     CHECK(turn == (position + n) / n || turn == position / n);
     return turn == (position + n) / n;
@@ -220,7 +222,7 @@ static void *call_all(void *argument)
         bool some = false;
         while (published(b, head)) {
             struct shm_completion copy;
-            memcpy(&copy, b->s.base + b->s.at.completions_offset + head % b->s.at.completion_entries * SHM_ENTRY_BYTES,
+            memcpy(&copy, b->s.base + b->s.at.lane.completions_offset + head % b->s.at.lane.completion_entries * SHM_ENTRY_BYTES,
                    sizeof copy);
             head++;
             CHECK(copy.slot < SLOTS);
@@ -246,21 +248,25 @@ static void *call_all(void *argument)
     return NULL;
 }
 
-static void run(uint32_t kind, uint64_t begin, uint64_t seed, uint32_t requests)
+static void run(uint32_t protocol, uint64_t begin, uint64_t seed, uint32_t requests)
 {
     struct both b = {.begin = begin, .seed = seed, .server_seed = ~seed, .requests = requests};
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     b.client_socket = pair[0], b.server_socket = pair[1];
-    heap_open(&b.s, kind, SLOTS, SLOT_BYTES, REPLY_BYTES, b.server_socket);
+    bool stream = protocol == SHM_PROTOCOL_STREAM;
+    b.s.at.lane = (struct shm_lane){.protocol = protocol, .slot_count = SLOTS, .input_count = 1, .output_count = 1};
+    b.s.at.tensors[0] = stream ? heap_text(SLOT_BYTES) : heap_tensor(SHM_DATATYPE_UINT8, SLOT_BYTES, 1, false);
+    b.s.at.tensors[1] = stream ? heap_text(REPLY_BYTES) : heap_tensor(SHM_DATATYPE_FP32, CLASSES, 1, false);
+    heap_open(&b.s, b.server_socket);
     heap_age(&b.s, begin);
     pthread_t server, client;
     struct both *shared = &b;
     CHECK(pthread_create(&client, NULL, call_all, shared) == 0);
     CHECK(pthread_create(&server, NULL, serve, shared) == 0);
     CHECK(pthread_join(client, NULL) == 0 && pthread_join(server, NULL) == 0);
-    printf("kind %u from %" PRIu64 ": %" PRIu64 " completions, the client slept %" PRIu64 " times, the server %" PRIu64
-           ", %" PRIu64 " bells\n", kind, begin, b.s.lane.tail - begin, b.client_sleeps, b.server_sleeps,
+    printf("protocol %u from %" PRIu64 ": %" PRIu64 " completions, the client slept %" PRIu64 " times, the server %" PRIu64
+           ", %" PRIu64 " bells\n", protocol, begin, b.s.lane.tail - begin, b.client_sleeps, b.server_sleeps,
            b.s.lane.counters[RING_BELLS_SENT]);
     heap_close(&b.s);
     close(pair[0]);
@@ -274,8 +280,8 @@ int main(int argc, char **argv)
     uint32_t requests = (uint32_t)strtoul(argv[2], NULL, 0);
     printf("seed %" PRIu64 "\n", seed);
     fflush(stdout);
-    run(SHM_LANE_KIND_IMAGE, 0, seed, requests);
-    run(SHM_LANE_KIND_IMAGE, UINT64_MAX - requests / 2, seed + 1, requests); /* the positions pass 2^64 midway */
-    run(SHM_LANE_KIND_PROMPT, 0, seed + 2, requests);
+    run(SHM_PROTOCOL_CALL, 0, seed, requests);
+    run(SHM_PROTOCOL_CALL, UINT64_MAX - requests / 2, seed + 1, requests); /* the positions pass 2^64 midway */
+    run(SHM_PROTOCOL_STREAM, 0, seed + 2, requests);
     return 0;
 }

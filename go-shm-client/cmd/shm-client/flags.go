@@ -121,14 +121,24 @@ func hint(err error) string {
 func (f *flags) dial(ctx context.Context, opts ...shm.Option) (*shm.Client, error) {
 	ctx, cancel := f.bound(ctx)
 	defer cancel()
+	client, err := shm.Dial(ctx, f.socket, append(opts, f.connecting()...)...)
+	return client, f.explain(err)
+}
+
+// connecting are the options that the flags stand for.
+func (f *flags) connecting() []shm.Option {
 	if f.wait {
-		opts = append(opts, shm.WaitForServer())
+		return append(f.options, shm.WaitForServer())
 	}
-	client, err := shm.Dial(ctx, f.socket, append(opts, f.options...)...)
+	return f.options
+}
+
+// explain names the flag that helps.
+func (f *flags) explain(err error) error {
 	if foreign := (*shm.ForeignServerError)(nil); errors.As(err, &foreign) {
-		err = fmt.Errorf("%w: -server-user %d", err, foreign.User)
+		return fmt.Errorf("%w: -server-user %d", err, foreign.User)
 	}
-	return client, err
+	return err
 }
 
 // bound is a context that ends with -timeout.

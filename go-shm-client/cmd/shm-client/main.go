@@ -1,7 +1,9 @@
-// Command shm-client does the daily jobs with a shm-server: classify pictures, prompt, measure the latency of echoes, ping.
+// Command shm-client does the daily jobs with a shm-server: classify pictures, prompt, run any model, measure the latency of echoes, ping.
 //
 //	shm-client classify cat.jpg ship.png
 //	shm-client prompt "To be, or not to be"
+//	shm-client models
+//	shm-client call iris x=5.1,3.5,1.4,0.2
 //	shm-client echo -n 100000
 //	shm-client help
 package main
@@ -25,6 +27,8 @@ const usage = `usage: shm-client COMMAND [flags] [operands]
 
 commands:
   classify FILE...  label pictures: ` + pictures.Formats + `, any size
+  call MODEL X=...  run any model: X is an input, ... its numbers
+  models            the models that there are, with their inputs and outputs
   prompt TEXT...    print the model's answer as it is generated
   echo              measure the latency of echoes, each one's checksum verified
   ping              measure a few echoes one by one
@@ -53,6 +57,8 @@ type command func(ctx context.Context, args []string, t *terminal) error
 
 var commands = map[string]command{
 	"classify": classify,
+	"call":     call,
+	"models":   models,
 	"prompt":   prompt,
 	"echo":     echo,
 	"ping":     ping,

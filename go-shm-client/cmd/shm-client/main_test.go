@@ -86,6 +86,7 @@ func TestJSONIsOneObjectALineAlsoForWhatFailed(t *testing.T) {
 		{"echo -json -socket " + nobody, 1, 1, "error"},
 		{"ping -json -socket " + nobody, 1, 1, "error"},
 		{"info -json -socket " + nobody, 1, 1, "error"},
+		{"models -json -socket " + nobody, 1, 1, "error"},
 		{"prompt -json hello -socket " + nobody, 1, 1, "error"},
 		{"classify -json a b -socket " + nobody, 1, 1, "error"},
 		{"classify -json a b -socket " + socket, 1, 2, "error"},
@@ -202,7 +203,7 @@ func TestTheVersionIsThatOfTheServersPackage(t *testing.T) {
 	}
 	for _, name := range []string{"version", "-version", "--version"} {
 		code, stdout, stderr := shmClient(t, name)
-		if code != 0 || !strings.HasPrefix(stdout, "shm-client "+programVersion+", layout 1.") || stderr != "" {
+		if code != 0 || !strings.HasPrefix(stdout, "shm-client "+programVersion+", layout 2.") || stderr != "" {
 			t.Errorf("%s: code %d, %q, %q", name, code, stdout, stderr)
 		}
 	}

@@ -12,8 +12,6 @@ import (
 	"go-shm-client/internal/layout"
 )
 
-const mostReplyBytes = layout.MaxTextBytes - layout.MessageBytes
-
 type promptFlags struct {
 	*flags
 	steps       uint
@@ -46,8 +44,8 @@ func (f *promptFlags) options() ([]shm.PromptOption, error) {
 		return nil, f.misused("-temperature %v: not 0 or more", f.temperature)
 	case f.topK > math.MaxUint32:
 		return nil, f.misused("-top-k %d: not 0 to %d", f.topK, uint32(math.MaxUint32))
-	case f.replyBytes < 1 || f.replyBytes > mostReplyBytes:
-		return nil, f.misused("-reply-bytes %d: not 1 to %d", f.replyBytes, mostReplyBytes)
+	case f.replyBytes < 1 || f.replyBytes > layout.MaxTextBytes:
+		return nil, f.misused("-reply-bytes %d: not 1 to %d", f.replyBytes, layout.MaxTextBytes)
 	}
 	options := []shm.PromptOption{shm.SamplingSteps(int(f.steps))}
 	if f.given("temperature") {
@@ -80,10 +78,9 @@ func (f *promptFlags) text(ctx context.Context, words []string) (string, error) 
 	return text, nil
 }
 
-// slots asks for room for the one prompt, as large as it is; 0 would be the server's default. A server gives whole pages, of
-// which it keeps a message's bytes free.
+// slots asks for room for the one prompt, as large as it is; 0 would be the server's default.
 func (f *promptFlags) slots(text string) shm.Option {
-	return shm.WithPromptSlots(1, max(1, len(text)), f.replyBytes+layout.MessageBytes)
+	return shm.WithPromptSlots(1, max(1, len(text)), f.replyBytes)
 }
 
 func prompt(ctx context.Context, args []string, t *terminal) error {

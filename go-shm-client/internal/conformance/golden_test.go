@@ -25,11 +25,14 @@ const folder = "../../../tests/conformance/golden"
 
 type fields map[string]json.Number
 
+// golden is what a document says of its segment. A lane has its own fields, and where its consumers stand and what they find:
+// submission_head, submissions, completion_head, completions. Tensors are the inputs, then the outputs.
 type golden struct {
-	Why    string
-	Error  *string
-	Header fields
-	Lanes  []map[string]json.RawMessage
+	Why     string
+	Error   *string
+	Header  fields
+	Lane    map[string]json.RawMessage
+	Tensors []map[string]json.RawMessage
 }
 
 func TestGoFindsWhatTheGoldenSegmentsSay(t *testing.T) {
@@ -47,14 +50,14 @@ func TestGoFindsWhatTheGoldenSegmentsSay(t *testing.T) {
 			if err != nil {
 				rule = ruleOf(t, err)
 			}
-			for i, lane := range want.Lanes {
-				same(t, fmt.Sprintf("lane %d", i), layout.DecodeLane(memory[layout.HeaderLanesAt+i*layout.LaneBytes:]), plain(t, lane))
-				if err != nil {
-					continue // nothing of it is to be used
-				}
+			same(t, "lane", layout.DecodeLane(memory[layout.HeaderLaneAt:]), plain(t, want.Lane))
+			for i, tensor := range want.Tensors {
+				sameTensor(t, fmt.Sprintf("tensor %d", i), layout.DecodeTensor(memory[layout.HeaderTensorsAt+i*layout.TensorBytes:]), tensor)
+			}
+			if err == nil { // otherwise nothing of it is to be used
 				for _, broken := range []string{
-					readRing(t, memory, lane, "submission", geometry.Lanes[i]),
-					readRing(t, memory, lane, "completion", geometry.Lanes[i]),
+					readRing(t, memory, want.Lane, "submission", &geometry),
+					readRing(t, memory, want.Lane, "completion", &geometry),
 				} {
 					if rule == "" {
 						rule = broken
@@ -69,11 +72,11 @@ func TestGoFindsWhatTheGoldenSegmentsSay(t *testing.T) {
 }
 
 // readRing compares the entries that a consumer finds, and returns the rule that the first wrong one breaks.
-func readRing(t *testing.T, memory []byte, lane map[string]json.RawMessage, kind string, at layout.Lane) string {
+func readRing(t *testing.T, memory []byte, lane map[string]json.RawMessage, kind string, g *segment.Geometry) string {
 	t.Helper()
-	offset, entries := at.SubmissionsOffset, at.SubmissionEntries
+	offset, entries := g.Lane.SubmissionsOffset, g.Lane.SubmissionEntries
 	if kind == "completion" {
-		offset, entries = at.CompletionsOffset, at.CompletionEntries
+		offset, entries = g.Lane.CompletionsOffset, g.Lane.CompletionEntries
 	}
 	// A heap copy: the consumer wants aligned memory, which Go gives to slices of this size.
 	aligned := make([]byte, entries*layout.EntryBytes)
@@ -100,9 +103,9 @@ func readRing(t *testing.T, memory []byte, lane map[string]json.RawMessage, kind
 			rule = ruleOf(t, err)
 		case !some:
 		case kind == "submission":
-			rule = checkSubmission(layout.DecodeSubmission(private[:]), at)
+			rule = checkSubmission(layout.DecodeSubmission(private[:]), g)
 		default:
-			rule = checkCompletion(layout.DecodeCompletion(private[:]), at)
+			rule = checkCompletion(layout.DecodeCompletion(private[:]), g)
 		}
 		if !some || rule != "" {
 			if found != len(want) {
@@ -121,35 +124,63 @@ func readRing(t *testing.T, memory []byte, lane map[string]json.RawMessage, kind
 	}
 }
 
-func checkSubmission(s layout.Submission, at layout.Lane) string {
+func checkSubmission(s layout.Submission, g *segment.Geometry) string {
 	var flags uint16
-	if s.Op == layout.OpClassify {
-		flags = layout.SubmissionFlagWantScores
+	if g.Lane.Protocol == layout.ProtocolStream {
+		flags = layout.SubmissionFlagWithTemperature | layout.SubmissionFlagWithTopK | layout.SubmissionFlagWithSeed
 	}
-	image := at.Kind == layout.LaneKindImage
 	switch {
-	case s.Slot >= at.SlotCount:
+	case s.Slot >= g.Lane.SlotCount:
 		return "slot"
-	case s.Op != layout.OpEcho && !(image && s.Op == layout.OpClassify) && (image || s.Op != layout.OpPrompt):
+	case s.Op != layout.OpEcho && s.Op != layout.OpRun:
 		return "op"
 	case s.Flags&^flags != 0:
 		return "flags"
-	case image && s.Length != at.SlotBytes || s.Length > at.SlotBytes:
-		return "length"
+	case s.Extent > segment.Bound(g.Inputs):
+		return "extent"
 	}
 	return ""
 }
 
-func checkCompletion(c layout.Completion, at layout.Lane) string {
+func checkCompletion(c layout.Completion, g *segment.Geometry) string {
+	last, bound := uint16(layout.StatusModelError), segment.Bound(g.Inputs)
+	if g.Lane.Protocol == layout.ProtocolStream {
+		last, bound = layout.StatusBroken, segment.Bound(g.Outputs)
+	}
 	switch {
-	case c.Slot >= at.SlotCount:
+	case c.Slot >= g.Lane.SlotCount:
 		return "slot"
-	case c.Status > layout.StatusBroken:
+	case c.Status > last:
 		return "status"
-	case c.Length > at.ReplyBytes:
-		return "length"
+	case c.Extent > bound:
+		return "extent"
+	case c.MessageBytes > layout.MessageBytes:
+		return "message"
 	}
 	return ""
+}
+
+// sameTensor compares a tensor, whose dims are several numbers.
+func sameTensor(t *testing.T, what string, got layout.Tensor, want map[string]json.RawMessage) {
+	t.Helper()
+	var dims [layout.MaxRank]uint32
+	decode(t, want["dims"], &dims)
+	if got.Dims != dims {
+		t.Errorf("%s.dims is %v, want %v", what, got.Dims, dims)
+	}
+	numbers := fields{}
+	for name, raw := range want {
+		if name != "dims" {
+			var number json.Number
+			decode(t, raw, &number)
+			numbers[name] = number
+		}
+	}
+	same(t, what, struct {
+		Offset                   uint64
+		RowBytes                 uint32
+		Datatype, Rank, Symbolic uint16
+	}{got.Offset, got.RowBytes, got.Datatype, got.Rank, got.Symbolic}, numbers)
 }
 
 // same compares a decoded struct with the fields of the same names.

@@ -83,9 +83,6 @@ func (d *Doorbell) Why() error {
 	return fmt.Errorf("%w: %w", fault.ServerGone, d.failure)
 }
 
-// hungUp is whether the peer closed the socket. It is reset when the peer closed before it had read every bell.
-func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
-
 // readGoodbye reads on where the first byte of a message was seen.
 func (d *Doorbell) readGoodbye() error {
 	patient := &patientReader{d.conn, time.Now().Add(d.patience)}

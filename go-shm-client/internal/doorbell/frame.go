@@ -1,8 +1,11 @@
-// Package doorbell is the Unix socket of a session: two handshake messages, then bells, and one goodbye.
+// Package doorbell is the Unix socket of a session: two handshake messages, then bells, and one goodbye. Or of a question and
+// its answer, without a session.
 //
-//	bell, welcome, fd, err := doorbell.Dial(ctx, path, request)
+//	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, request)
 //	bell.Ring()                     // wakes the server, never blocks
 //	bells, over := bell.Wait()      // waits; over: bell.Why() says why the session ended
+//
+//	answer, err := doorbell.Ask(ctx, path, trust, doorbell.QuestionModels)
 package doorbell
 
 import (
@@ -12,11 +15,18 @@ import (
 	"go-shm-client/internal/layout"
 )
 
-// Metadata is what the server says about itself, in its welcome.
+// Metadata is what the server says about itself and the model, in its welcome.
 type Metadata struct {
-	Server  string   `json:"server"`
-	Model   string   `json:"model"`
-	Classes []string `json:"classes"`
+	Server string    `json:"server"`
+	Model  Signature `json:"model"`
+}
+
+// A Request is the lane that a client asks for; layout.md, "Hello". What is 0 is the server's to choose.
+type Request struct {
+	Protocol                  uint32
+	Model                     string // "" = the server's default for the protocol; at most layout.MaxModelNameBytes of UTF-8
+	Slots                     uint32
+	InputExtent, OutputExtent uint32
 }
 
 // encodeFrame is a frame head and its body in one piece of memory, to be sent by one write.

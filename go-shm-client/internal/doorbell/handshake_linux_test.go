@@ -20,14 +20,17 @@ import (
 
 // A welcome written by hand: frame head, welcome, metadata.
 func goodWelcome() []byte {
-	metadata := `{"server": "s", "model": "m", "classes": ["a", "b"]}`
+	return withMetadata(`{"server": "s", "model": {"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}}`)
+}
+
+func withMetadata(metadata string) []byte {
 	return append([]byte{
 		'S', 'T', 'B', '1', // magic
 		2, 0, // kind: welcome
 		0, 0, // reserved
 		byte(40 + len(metadata)), 0, 0, 0, // body_bytes
 		0, 0, 0, 0, // reserved
-		1, 0, // layout_major
+		2, 0, // layout_major
 		9, 0, // layout_minor: newer, to be ignored
 		byte(len(metadata)), 0, 0, 0, // metadata_bytes
 		0, 0x20, 0, 0, 0, 0, 0, 0, // segment_bytes: 8192
@@ -37,10 +40,19 @@ func goodWelcome() []byte {
 	}, metadata...)
 }
 
-var request = layout.LaneRequest{Kind: layout.LaneKindImage, SlotCount: 16}
+var request = Request{Protocol: layout.ProtocolCall, Model: "größe", Slots: 16, InputExtent: 512}
+
+// helloBytes is how long the hello with that request is.
+const helloBytes = layout.FrameBytes + layout.HelloBytes + 7
 
 // serve listens, reads one hello and lets answer answer it.
 func serve(t *testing.T, answer func(conn *net.UnixConn)) (path string) {
+	t.Helper()
+	return serveFirst(t, helloBytes, answer)
+}
+
+// serveFirst is serve for a first message of n bytes.
+func serveFirst(t *testing.T, n int, answer func(conn *net.UnixConn)) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -55,7 +67,7 @@ func serve(t *testing.T, answer func(conn *net.UnixConn)) (path string) {
 			return
 		}
 		defer conn.Close()
-		_, _ = io.ReadFull(conn, make([]byte, 64))
+		_, _ = io.ReadFull(conn, make([]byte, n))
 		answer(conn)
 	}()
 	t.Cleanup(func() { listener.Close(); <-finished })
@@ -87,22 +99,23 @@ func descriptors(t *testing.T) int {
 }
 
 func TestTheHelloIsWhatTheLayoutSays(t *testing.T) {
-	got := encodeFrame(layout.FrameKindHello, encodeHello([]layout.LaneRequest{request}))
+	got := encodeFrame(layout.FrameKindHello, encodeHello(request))
 	want := []byte{
 		'S', 'T', 'B', '1', // magic
 		1, 0, // kind: hello
 		0, 0, // reserved
-		48, 0, 0, 0, // body_bytes
+		47, 0, 0, 0, // body_bytes
 		0, 0, 0, 0, // reserved
-		1, 0, // layout_major
-		1, 0, // layout_minor
-		1, 0, 0, 0, // lane_count
+		2, 0, // layout_major
+		0, 0, // layout_minor
+		1, 0, 0, 0, // protocol: call
 		0, 0, 0, 0, 0, 0, 0, 0, // features_known
 		0, 0, 0, 0, 0, 0, 0, 0, // features_needed
-		0, 0, 0, 0, 0, 0, 0, 0, // reserved
-		1, 0, 0, 0, // lane request: kind: image
-		16, 0, 0, 0, // lane request: slot_count
-		0, 0, 0, 0, 0, 0, 0, 0, // reserved
+		16, 0, 0, 0, // slot_count
+		0, 2, 0, 0, // input_extent: 512
+		0, 0, 0, 0, // output_extent
+		7, 0, 0, 0, // model_bytes
+		'g', 'r', 0xc3, 0xb6, 0xc3, 0x9f, 'e', // the model's name in UTF-8
 	}
 	if string(got) != string(want) {
 		t.Errorf("% x\nwant\n% x", got, want)
@@ -124,7 +137,7 @@ func TestAWelcomeMayComeInPiecesWithABellBehindIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Close(fd)
-	if welcome.SegmentBytes != 8192 || welcome.Epoch != 7 || welcome.Metadata.Server != "s" || len(welcome.Metadata.Classes) != 2 {
+	if welcome.SegmentBytes != 8192 || welcome.Epoch != 7 || welcome.Metadata.Server != "s" || welcome.Metadata.Model.String() != `"m" ("x" FP32 [-1 4]) -> ()` {
 		t.Errorf("%+v", welcome)
 	}
 	bells := 0
@@ -156,11 +169,13 @@ func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 		{"a goodbye instead", with(4, 4), 1, "frame"},
 		{"a kind that there is not", with(4, 77), 1, "frame"},
 		{"a body of 39 bytes", with(8, 39), 1, "frame"},
-		{"major 2", with(16, 2), 1, "version"},
+		{"major 1", with(16, 1), 1, "version"},
 		{"metadata longer than the body", with(20, 200), 1, "frame"},
 		{"metadata of 4 GiB", with(20, 0xff, 0xff, 0xff, 0xff), 1, "frame"},
 		{"metadata cut short", with(20, 10), 1, "frame"},
 		{"no metadata", with(20, 0), 1, "frame"},
+		{"a model that is no signature", withMetadata(`{"server": "s", "model": "m"}`), 1, "frame"},
+		{"a shape of fractions", withMetadata(`{"model": {"inputs": [{"shape": [0.5]}]}}`), 1, "frame"},
 		{"segment_bytes 0", with(24, 0, 0), 1, "geometry"},
 		{"segment_bytes 1 GiB and a byte", with(24, 1, 0, 0, 0x40), 1, "geometry"},
 		{"epoch 0", with(32, 0), 1, "epoch"},
@@ -235,7 +250,7 @@ func TestARefusalSaysWhatTheServerSaid(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Reason != layout.ReasonVersion || refused.Message != "major" {
 		t.Fatal(err)
 	}
-	if !strings.Contains(err.Error(), "refused: major") || errors.Is(err, fault.Draining) {
+	if !strings.Contains(err.Error(), "refused: major") || errors.Is(err, fault.Draining) || errors.Is(err, fault.NoSuchModel) {
 		t.Error(err)
 	}
 }
@@ -244,6 +259,14 @@ func TestADrainingServersRefusalIsErrDraining(t *testing.T) {
 	path := serve(t, send([]byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0}, 0))
 	_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
 	if !errors.Is(err, fault.Draining) || !strings.Contains(err.Error(), "refused: draining") {
+		t.Error(err)
+	}
+}
+
+func TestAModelThatThereIsNotIsErrNoSuchModel(t *testing.T) {
+	path := serve(t, send([]byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 8 + 4, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 'i', 'r', 'i', 's'}, 0))
+	_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
+	if !errors.Is(err, fault.NoSuchModel) || errors.Is(err, fault.Draining) || !strings.Contains(err.Error(), "refused: iris") {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package fakeserver
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,18 +15,17 @@ import (
 	"go-shm-client/internal/machine"
 )
 
-// Classes are the names of the fake model's classes.
-var Classes = []string{"dark", "bright"}
-
 // Listener accepts sessions on a real socket and serves each on a real mapping.
 type Listener struct {
 	Path       string
 	Slots      uint32 // of a session that asks for none
 	Behaviour  func() Behaviour
-	Prompts    func(*Server, layout.Submission) // nil, or what answers the prompts, of sessions of their own
-	ClockAhead int64                            // of its clock, before the clients'
-	Refuse     func() *doorbell.RefusedError    // nil, or what to answer a hello with
-	Welcomed   func(*Session)                   // nil, or what to do when a welcome was sent
+	Models     func(name string) *Model                  // nil, or the call models besides Brightness, "" the default; nil: none of that name
+	Prompts    func(*Server, layout.Submission)          // nil, or what answers the prompts
+	ClockAhead int64                                     // of its clock, before the clients'
+	Refuse     func(model string) *doorbell.RefusedError // nil, or what to answer a hello with
+	Welcomed   func(*Session)                            // nil, or what to do when a welcome was sent
+	Asked      func(question string) []byte              // the whole message to answer a question with; nil: it is refused
 
 	listener *net.UnixListener
 	mu       sync.Mutex
@@ -52,8 +52,8 @@ func (l *Listener) Listen() error {
 				go func() {
 					defer l.all.Done()
 					behaviour := l.Behaviour()
-					if session.lane.Kind == layout.LaneKindPrompt {
-						behaviour.Answer = l.Prompts
+					if session.answer != nil {
+						behaviour.Answer = session.answer
 					}
 					session.run(behaviour)
 				}()
@@ -91,41 +91,68 @@ func (l *Listener) Close() {
 	l.all.Wait()
 }
 
+// Change changes how hellos are answered from now on.
+func (l *Listener) Change(how func(*Listener)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	how(l)
+}
+
 func (l *Listener) shake(conn *net.UnixConn) *Session {
-	hello := make([]byte, layout.FrameBytes+layout.HelloBytes+layout.LaneRequestBytes)
-	if _, err := io.ReadFull(conn, hello); err != nil {
+	refuse := func(reason uint16, text string) *Session {
+		conn.Write(ReasonMessage(layout.FrameKindRefusal, reason, text))
 		conn.Close()
 		return nil
 	}
-	if l.Refuse != nil {
-		if refusal := l.Refuse(); refusal != nil {
-			conn.Write(ReasonMessage(layout.FrameKindRefusal, uint16(refusal.Reason), refusal.Message))
-			conn.Close()
-			return nil
+	kind, body, err := readFirst(conn)
+	if err != nil {
+		conn.Close()
+		return nil
+	}
+	l.mu.Lock()
+	refuses, asked := l.Refuse, l.Asked
+	l.mu.Unlock()
+	if kind == layout.FrameKindQuestion {
+		if asked == nil {
+			return refuse(layout.ReasonMalformed, fmt.Sprintf("unknown question %q", body))
+		}
+		conn.Write(asked(string(body)))
+		conn.Close()
+		return nil
+	}
+	hello, name := decodeHello(body)
+	l.mu.Lock()
+	model := l.model(hello.Protocol, name)
+	l.mu.Unlock()
+	if refuses != nil {
+		if refusal := refuses(name); refusal != nil {
+			return refuse(uint16(refusal.Reason), refusal.Message)
 		}
 	}
-	request := layout.DecodeLaneRequest(hello[layout.FrameBytes+layout.HelloBytes:])
-	if request.Kind != layout.LaneKindImage && l.Prompts == nil {
-		conn.Write(ReasonMessage(layout.FrameKindRefusal, layout.ReasonLaneUnavailable, "images only"))
-		conn.Close()
-		return nil
-	}
-	slots := request.SlotCount
+	slots := hello.SlotCount
 	if slots == 0 {
 		slots = l.Slots
 	}
-	header, lane := Header(slots)
-	if request.Kind == layout.LaneKindPrompt {
-		header, lane = PromptHeader(slots)
+	if model == nil {
+		return refuse(layout.ReasonNoSuchModel, fmt.Sprintf("no model %q of protocol %d; there is brightness", name, hello.Protocol))
 	}
-	file := SharedFile(int64(header.SegmentBytes)) // closed by the session
-	memory := must(syscall.Mmap(int(file.Fd()), 0, int(header.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))
-	Encode(memory, header, lane)
-	session := newSession(conn, file, memory, lane)
+	g := Prompts(slots)
+	if hello.Protocol == layout.ProtocolCall {
+		asked := *model
+		if hello.InputExtent > 0 {
+			asked.Bound = hello.InputExtent
+		}
+		g = Plan(asked, slots)
+	}
+	file := SharedFile(int64(g.SegmentBytes)) // closed by the session
+	memory := must(syscall.Mmap(int(file.Fd()), 0, int(g.SegmentBytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED))
+	Encode(memory, g)
+	session := newSession(conn, file, memory, g)
+	session.answer = model.Answer
 	l.mu.Lock()
 	l.sessions = append(l.sessions, session) // before the client can know that it is connected
 	l.mu.Unlock()
-	welcome := WelcomeMessage(header.SegmentBytes, Epoch, uint64(machine.Now()+l.ClockAhead))
+	welcome := WelcomeMessage(g.SegmentBytes, Epoch, uint64(machine.Now()+l.ClockAhead), model.Signature)
 	if _, _, err := conn.WriteMsgUnix(welcome, syscall.UnixRights(int(file.Fd())), nil); err != nil {
 		session.close() // the client hung up
 		return nil
@@ -134,6 +161,47 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 		l.Welcomed(session)
 	}
 	return session
+}
+
+func (l *Listener) model(protocol uint32, name string) *Model {
+	if protocol == layout.ProtocolStream {
+		if l.Prompts == nil || name != "" {
+			return nil
+		}
+		return &Model{Signature: Scribe.Signature, Answer: l.Prompts}
+	}
+	if l.Models != nil {
+		if model := l.Models(name); model != nil {
+			return model
+		}
+	}
+	if name != "" && name != Brightness.Name {
+		return nil
+	}
+	return &Brightness
+}
+
+// readFirst reads a hello or a question.
+func readFirst(conn *net.UnixConn) (kind uint16, body []byte, err error) {
+	var head [layout.FrameBytes]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return 0, nil, err
+	}
+	frame := layout.DecodeFrame(head[:])
+	if frame.Kind != layout.FrameKindHello && frame.Kind != layout.FrameKindQuestion || frame.BodyBytes > layout.MaxFrameBody {
+		panic(fmt.Sprintf("a first message of kind %d and %d bytes", frame.Kind, frame.BodyBytes))
+	}
+	body = make([]byte, frame.BodyBytes)
+	_, err = io.ReadFull(conn, body)
+	return frame.Kind, body, err
+}
+
+func decodeHello(body []byte) (hello layout.Hello, model string) {
+	hello, model = layout.DecodeHello(body), string(body[layout.HelloBytes:])
+	if len(model) != int(hello.ModelBytes) || len(model) > layout.MaxModelNameBytes {
+		panic("a hello whose sizes disagree")
+	}
+	return hello, model
 }
 
 // SharedFile is a file in memory that no name leads to. (memfd_create is not in package syscall.)
@@ -149,8 +217,8 @@ func SharedFile(size int64) *os.File {
 }
 
 // WelcomeMessage is a whole welcome.
-func WelcomeMessage(segmentBytes, epoch, clock uint64) []byte {
-	metadata := must(json.Marshal(doorbell.Metadata{Server: "fakeserver", Model: "brightness", Classes: Classes}))
+func WelcomeMessage(segmentBytes, epoch, clock uint64, model doorbell.Signature) []byte {
+	metadata := must(json.Marshal(doorbell.Metadata{Server: "fakeserver", Model: model}))
 	body := make([]byte, layout.WelcomeBytes, layout.WelcomeBytes+len(metadata))
 	layout.Welcome{
 		LayoutMajor:   layout.LayoutMajor,
@@ -161,6 +229,11 @@ func WelcomeMessage(segmentBytes, epoch, clock uint64) []byte {
 		Clock:         clock,
 	}.Encode(body)
 	return Message(layout.FrameKindWelcome, append(body, metadata...))
+}
+
+// AnswerMessage is the whole answer to the question which models there are.
+func AnswerMessage(models ...doorbell.ModelInfo) []byte {
+	return Message(layout.FrameKindAnswer, must(json.Marshal(append([]doorbell.ModelInfo{}, models...))))
 }
 
 // ReasonMessage is a whole refusal or goodbye.

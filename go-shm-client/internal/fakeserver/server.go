@@ -9,17 +9,18 @@ import (
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/machine"
 	"go-shm-client/internal/ring"
+	"go-shm-client/internal/segment"
 )
 
 // Server is the server's side of one lane. One goroutine calls it, except where a method says otherwise.
 type Server struct {
 	memory          []byte
-	lane            layout.Lane
-	slots, replies  []byte
+	geometry        segment.Geometry
+	areas           segment.Areas
 	submissions     *ring.Consumer
 	completions     *ring.Producer
 	inFlight        []bool
-	streams         []stream // of a prompt lane's slots
+	streams         []stream // of a stream lane's slots
 	serverParked    *atomic.Uint32
 	clientParked    *atomic.Uint32
 	serverState     *atomic.Uint32
@@ -28,26 +29,27 @@ type Server struct {
 }
 
 // New serves the lane in memory. ring wakes the client; it must not block.
-func New(memory []byte, lane layout.Lane, ring_ func()) *Server {
-	cut := func(offset, bytes uint64) []byte { return memory[offset : offset+bytes] }
+func New(memory []byte, g segment.Geometry, ring_ func()) *Server {
+	areas := g.Slice(memory)
 	s := &Server{
 		memory:       memory,
-		lane:         lane,
-		slots:        cut(lane.SlotsOffset, uint64(lane.SlotCount)*uint64(lane.SlotBytes)),
-		replies:      cut(lane.RepliesOffset, uint64(lane.SlotCount)*uint64(lane.ReplyBytes)),
-		submissions:  must(ring.NewConsumer(cut(lane.SubmissionsOffset, uint64(lane.SubmissionEntries)*layout.EntryBytes), 0)),
-		completions:  must(ring.NewProducer(cut(lane.CompletionsOffset, uint64(lane.CompletionEntries)*layout.EntryBytes), 0)),
-		inFlight:     make([]bool, lane.SlotCount),
+		geometry:     g,
+		areas:        areas,
+		submissions:  must(ring.NewConsumer(areas.Submissions, 0)),
+		completions:  must(ring.NewProducer(areas.Completions, 0)),
+		inFlight:     make([]bool, g.Lane.SlotCount),
 		serverParked: must(machine.Word32(memory, layout.HeaderServerParkedAt)),
 		clientParked: must(machine.Word32(memory, layout.HeaderClientParkedAt)),
 		serverState:  must(machine.Word32(memory, layout.HeaderServerStateAt)),
 		ring:         ring_,
 	}
-	if lane.Kind == layout.LaneKindPrompt {
+	if s.isStream() {
 		s.openStreams()
 	}
 	return s
 }
+
+func (s *Server) isStream() bool { return s.geometry.Lane.Protocol == layout.ProtocolStream }
 
 func must[T any](value T, err error) T {
 	if err != nil {
@@ -64,17 +66,19 @@ func (s *Server) Take() (layout.Submission, bool) {
 	}
 	got := layout.DecodeSubmission(private[:])
 	switch {
-	case got.Slot >= s.lane.SlotCount:
-		panic(fmt.Sprintf("submission of slot %d of %d", got.Slot, s.lane.SlotCount))
+	case got.Slot >= s.geometry.Lane.SlotCount:
+		panic(fmt.Sprintf("submission of slot %d of %d", got.Slot, s.geometry.Lane.SlotCount))
 	case s.inFlight[got.Slot]:
 		panic(fmt.Sprintf("slot %d submitted while in flight", got.Slot))
-	case got.Length > s.lane.SlotBytes || s.lane.Kind == layout.LaneKindImage && got.Length < s.lane.SlotBytes:
-		panic(fmt.Sprintf("submission of %d bytes", got.Length))
-	case got.Op != layout.OpEcho && got.Op != map[uint32]uint16{layout.LaneKindImage: layout.OpClassify, layout.LaneKindPrompt: layout.OpPrompt}[s.lane.Kind]:
+	case got.Extent > segment.Bound(s.geometry.Inputs):
+		panic(fmt.Sprintf("submission with an extent of %d, the bound is %d", got.Extent, segment.Bound(s.geometry.Inputs)))
+	case got.Op != layout.OpEcho && got.Op != layout.OpRun:
 		panic(fmt.Sprintf("submission with op %d", got.Op))
+	case got.Flags != 0 && !s.isStream():
+		panic(fmt.Sprintf("submission with flags %#x", got.Flags))
 	}
 	s.inFlight[got.Slot] = true
-	if got.Op == layout.OpPrompt {
+	if got.Op == layout.OpRun && s.isStream() {
 		s.begin(got)
 	}
 	s.Taken.Add(1)
@@ -94,19 +98,43 @@ func (s *Server) Park() bool {
 // Unpark is S5.
 func (s *Server) Unpark() { s.serverParked.Store(0) }
 
-// Slot is the pixels of a submission.
-func (s *Server) Slot(slot uint32) []byte {
-	return s.slots[uint64(slot)*uint64(s.lane.SlotBytes):][:s.lane.SlotBytes]
+// Input is a slot's row of input i.
+func (s *Server) Input(i int, slot uint32) []byte {
+	return row(s.areas.Inputs[i], slot, s.geometry.Inputs[i].RowBytes)
 }
 
-// Reply is where the reply of a submission goes.
-func (s *Server) Reply(slot uint32) []byte {
-	return s.replies[uint64(slot)*uint64(s.lane.ReplyBytes):][:s.lane.ReplyBytes]
+// Output is where a slot's row of output i goes.
+func (s *Server) Output(i int, slot uint32) []byte {
+	return row(s.areas.Outputs[i], slot, s.geometry.Outputs[i].RowBytes)
 }
 
-// Echo answers a submission with the checksum of its pixels.
+func row(rows []byte, slot, bytes uint32) []byte { return rows[uint64(slot)*uint64(bytes):][:bytes] }
+
+// Text is a submitted prompt.
+func (s *Server) Text(got layout.Submission) string {
+	return string(s.Input(0, got.Slot)[:got.Extent])
+}
+
+// Echo answers a submission with the checksum of its inputs, and a prompt with its text.
 func (s *Server) Echo(got layout.Submission) {
-	s.Answer(got, layout.Completion{Checksum: Checksum(s.Slot(got.Slot)), Batch: 1})
+	var rows [][]byte
+	for i, t := range s.geometry.Inputs {
+		rows = append(rows, s.Input(i, got.Slot)[:segment.CountingBytes(t, got.Extent)])
+	}
+	c := layout.Completion{Checksum: Checksum(rows...), Batch: 1}
+	if c.Extent = got.Extent; s.isStream() {
+		c.Extent = uint32(copy(s.Output(0, got.Slot)[:ReplyBytes], rows[0]))
+	}
+	s.Answer(got, c)
+}
+
+// Fail answers a submission with a message.
+func (s *Server) Fail(got layout.Submission, status uint16, message string) {
+	s.Answer(got, layout.Completion{Status: status, MessageBytes: s.say(got.Slot, message), Batch: 1})
+}
+
+func (s *Server) say(slot uint32, message string) uint32 {
+	return uint32(copy(row(s.areas.Messages, slot, layout.MessageBytes), message))
 }
 
 // Answer completes a submission; its slot and request id are filled in.
@@ -132,7 +160,8 @@ func (s *Server) Publish(c layout.Completion) {
 
 // PublishTurn overwrites the turn of the next completion with any number, and wakes the client if it sleeps.
 func (s *Server) PublishTurn(turn uint64) {
-	at := s.lane.CompletionsOffset + s.completions.Tail()%uint64(s.lane.CompletionEntries)*layout.EntryBytes
+	lane := s.geometry.Lane
+	at := lane.CompletionsOffset + s.completions.Tail()%uint64(lane.CompletionEntries)*layout.EntryBytes
 	must(machine.Entries(s.memory[at : at+layout.EntryBytes]))[0].Turn.Store(turn)
 	if s.clientParked.Load() != 0 && s.clientParked.Swap(0) != 0 {
 		s.ring()
@@ -143,9 +172,12 @@ func (s *Server) PublishTurn(turn uint64) {
 func (s *Server) Drain() { s.serverState.Store(layout.ServerStateDraining) }
 
 // Checksum is written anew from layout.md, so that the client's own is checked by it.
-func Checksum(b []byte) uint64 {
+func Checksum(rows ...[]byte) uint64 {
 	var sums [2]uint64
-	padded := append(append([]byte(nil), b...), make([]byte, (8-len(b)%8)%8)...)
+	var padded []byte
+	for _, row := range rows {
+		padded = append(append(padded, row...), make([]byte, (8-len(row)%8)%8)...)
+	}
 	for i := 0; i < len(padded); i += 8 {
 		sums[0] += binary.LittleEndian.Uint64(padded[i:])
 		sums[1] += sums[0]

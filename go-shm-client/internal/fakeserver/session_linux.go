@@ -19,7 +19,8 @@ import (
 type Session struct {
 	*Server
 	Conn   *net.UnixConn
-	Silent atomic.Bool // once its memory is gone it says nothing, not even by dying
+	Silent atomic.Bool                      // once its memory is gone it says nothing, not even by dying
+	answer func(*Server, layout.Submission) // the model's, or nil
 	file   *os.File
 	memory []byte
 	bells  chan struct{}
@@ -27,10 +28,10 @@ type Session struct {
 	once   sync.Once
 }
 
-func newSession(conn *net.UnixConn, file *os.File, memory []byte, lane layout.Lane) *Session {
+func newSession(conn *net.UnixConn, file *os.File, memory []byte, g segment.Geometry) *Session {
 	s := &Session{Conn: conn, file: file, memory: memory, bells: make(chan struct{}, 1), stop: make(chan struct{})}
 	bell := []byte{layout.Bell}
-	s.Server = New(memory, lane, func() { _, _ = conn.Write(bell) })
+	s.Server = New(memory, g, func() { _, _ = conn.Write(bell) })
 	return s
 }
 
@@ -114,21 +115,13 @@ func EchoOrClassify(s *Server, got layout.Submission) {
 		s.Echo(got)
 		return
 	}
-	if s.Slot(got.Slot)[0] == 13 {
-		const complaint = "thirteen is unlucky"
-		s.Answer(got, layout.Completion{Status: layout.StatusModelError, Length: uint32(copy(s.Reply(got.Slot), complaint))})
+	if s.Input(0, got.Slot)[0] == 13 {
+		s.Fail(got, layout.StatusModelError, "thirteen is unlucky")
 		return
 	}
-	bright := float32(s.Slot(got.Slot)[0]) / 255
-	c := layout.Completion{Score: 1 - bright, Batch: 1, QueueNS: 1000, ModelNS: 2000}
-	if bright > 0.5 {
-		c.Label, c.Score = 1, bright
-	}
-	if got.Flags&layout.SubmissionFlagWantScores != 0 {
-		reply := s.Reply(got.Slot)
-		binary.LittleEndian.PutUint32(reply[0:], math.Float32bits(1-bright))
-		binary.LittleEndian.PutUint32(reply[4:], math.Float32bits(bright))
-		c.Length = 8
-	}
-	s.Answer(got, c)
+	bright := float32(s.Input(0, got.Slot)[0]) / 255
+	scores := s.Output(0, got.Slot)
+	binary.LittleEndian.PutUint32(scores[0:], math.Float32bits(1-bright))
+	binary.LittleEndian.PutUint32(scores[4:], math.Float32bits(bright))
+	s.Answer(got, layout.Completion{Batch: 1, QueueNS: 1000, ModelNS: 2000})
 }

@@ -9,19 +9,20 @@ import (
 
 // stream is the server's side of a slot's prompt.
 type stream struct {
-	acknowledged, cancel, length *atomic.Uint32
+	acknowledged, cancel, extent *atomic.Uint32
 	text, mores                  uint32
 }
 
 func (s *Server) openStreams() {
-	s.streams = make([]stream, s.lane.SlotCount)
+	lane := s.geometry.Lane
+	s.streams = make([]stream, lane.SlotCount)
 	for i := range s.streams {
-		control := int(s.lane.ControlsOffset) + i*layout.ControlBytes
-		progress := int(s.lane.ProgressOffset) + i*layout.ProgressBytes
+		control := int(lane.ControlsOffset) + i*layout.ControlBytes
+		progress := int(lane.ProgressOffset) + i*layout.ProgressBytes
 		s.streams[i] = stream{
 			acknowledged: must(machine.Word32(s.memory, control+layout.ControlAcknowledgedAt)),
 			cancel:       must(machine.Word32(s.memory, control+layout.ControlCancelAt)),
-			length:       must(machine.Word32(s.memory, progress+layout.ProgressLengthAt)),
+			extent:       must(machine.Word32(s.memory, progress+layout.ProgressExtentAt)),
 		}
 	}
 }
@@ -32,29 +33,27 @@ func (s *Server) begin(got layout.Submission) {
 		panic("a prompt is submitted with what was acknowledged of the last one")
 	}
 	stream.text, stream.mores = 0, 0
-	stream.length.Store(0)
+	stream.extent.Store(0)
 }
 
 // Append lets the client have more text: P1 to P3 of layout.md.
 func (s *Server) Append(got layout.Submission, text string) {
 	stream := &s.streams[got.Slot]
-	stream.text += uint32(copy(s.Reply(got.Slot)[stream.text:], text))
-	stream.length.Store(stream.text)
+	stream.text += uint32(copy(s.Output(0, got.Slot)[stream.text:], text))
+	stream.extent.Store(stream.text)
 	if stream.acknowledged.Load() == stream.mores {
 		stream.mores++
-		s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore, Length: stream.text, Label: stream.text})
+		s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore, Extent: stream.text})
 	}
 }
 
-// Length is the word that Append grows, for servers that lie.
-func (s *Server) Length(slot uint32) *atomic.Uint32 { return s.streams[slot].length }
+// Extent is the word that Append grows, for servers that lie.
+func (s *Server) Extent(slot uint32) *atomic.Uint32 { return s.streams[slot].extent }
 
 // Cancelled is whether the client wants no more.
 func (s *Server) Cancelled(got layout.Submission) bool { return s.streams[got.Slot].cancel.Load() != 0 }
 
-// Finish completes a prompt: the text so far, and message behind it.
+// Finish completes a prompt with the text so far and a message.
 func (s *Server) Finish(got layout.Submission, status uint16, message string) {
-	text := s.streams[got.Slot].text
-	length := text + uint32(copy(s.Reply(got.Slot)[text:], message))
-	s.Answer(got, layout.Completion{Status: status, Length: length, Label: text, Batch: 1})
+	s.Answer(got, layout.Completion{Status: status, Extent: s.streams[got.Slot].text, MessageBytes: s.say(got.Slot, message), Batch: 1})
 }

@@ -17,11 +17,16 @@ var (
 	Model      = errors.New("the model failed")
 	Closed     = os.ErrClosed
 
+	// NoSuchModel: the server has no model of that name. Moved: another process serves the model from now on.
+	NoSuchModel = errors.New("shm-server has no such model")
+	Moved       = errors.New("the model has moved to another process")
+
 	// These say of every call that it was not run.
 	RingFull      = notRun("every slot is taken")
-	PixelCount    = notRun("an image is 3072 bytes, planar RGB")
+	PixelCount    = notRun(fmt.Sprintf("an image is %d bytes, planar RGB", PixelBytes))
 	SlotReleased  = notRun("the slot's lease is over")
 	SlotBusy      = notRun("the slot is in use by another call")
+	Tensor        = notRun("not as the model's signature has it")
 	InvalidPrompt = notRun("the prompt cannot be answered as asked")
 
 	// Of a prompt; see layout.md, "status".
@@ -31,6 +36,9 @@ var (
 	TimedOut     = errors.New("the model's endpoint took too long")
 	Broken       = errors.New("the model's endpoint broke off")
 )
+
+// PixelBytes is the size of an image of 32 x 32 pixels, planar RGB.
+const PixelBytes = 3 * 32 * 32
 
 // As is err for which errors.Is finds kind too. Its text stays.
 func As(err, kind error) error { return &as{err, kind} }

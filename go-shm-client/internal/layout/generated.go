@@ -1,4 +1,4 @@
-// Code generated from layout.md by shm_server/layout/generate.py; DO NOT EDIT.
+// Code generated from layout.md by tools/generate_layout.py; DO NOT EDIT.
 
 package layout
 
@@ -8,10 +8,10 @@ import (
 )
 
 // LayoutMajor: raised when an old peer would misread the segment; majors must be equal.
-const LayoutMajor = 1
+const LayoutMajor = 2
 
 // LayoutMinor: raised when something was added that an old peer can ignore.
-const LayoutMinor = 1
+const LayoutMinor = 0
 
 // SegmentMagic: the bytes `STENSOR1`.
 const SegmentMagic = 0x31524f534e455453
@@ -22,7 +22,7 @@ const FrameMagic = 826430547
 // Bell: the one byte of a bell.
 const Bell = 1
 
-// PageBytes: header size, and alignment of every ring and slot array.
+// PageBytes: header size, and alignment of every ring and area.
 const PageBytes = 4096
 
 // LineBytes: what one side writes never shares this many aligned bytes with what the other writes: two 64-byte lines, since processors prefetch lines in pairs.
@@ -31,17 +31,23 @@ const LineBytes = 128
 // EntryBytes: one ring entry, one cache line.
 const EntryBytes = 64
 
-// ImageBytes: 3 x 32 x 32 uint8, planar: 1024 red, 1024 green, 1024 blue, each row-major.
-const ImageBytes = 3072
+// RowAlignment: what the bytes of a tensor's row are a multiple of.
+const RowAlignment = 64
 
-// MessageBytes: kept free at the end of a prompt's reply.
+// MessageBytes: of a slot's message: room for why a call failed.
 const MessageBytes = 256
 
-// MaxTextBytes: slot and reply of a prompt lane, each.
-const MaxTextBytes = 16777216
+// MaxModelNameBytes: of the model's name in a hello.
+const MaxModelNameBytes = 255
 
-// MaxLanes: entries of the lane table.
-const MaxLanes = 8
+// MaxTensors: inputs and outputs of a model together.
+const MaxTensors = 24
+
+// MaxRank: dimensions of a tensor, without that of the batch.
+const MaxRank = 8
+
+// MaxTextBytes: prompt and reply of a stream lane, each.
+const MaxTextBytes = 16777216
 
 // MaxSlots: slots of a lane.
 const MaxSlots = 65536
@@ -51,6 +57,9 @@ const MaxSegmentBytes = 1073741824
 
 // MaxFrameBody: bytes of a handshake message's body.
 const MaxFrameBody = 65536
+
+// MaxQuestionBytes: of a question.
+const MaxQuestionBytes = 1024
 
 // HeaderBytes is the size of Header in memory.
 const HeaderBytes = 4096
@@ -79,11 +88,11 @@ const HeaderFeaturesRequiredAt = 32
 // HeaderFeaturesOptionalAt is the offset of header.features_optional.
 const HeaderFeaturesOptionalAt = 40
 
-// HeaderLaneCountAt is the offset of header.lane_count.
-const HeaderLaneCountAt = 48
+// HeaderLaneAt is the offset of header.lane.
+const HeaderLaneAt = 128
 
-// HeaderLanesAt is the offset of header.lanes.
-const HeaderLanesAt = 128
+// HeaderTensorsAt is the offset of header.tensors.
+const HeaderTensorsAt = 256
 
 // HeaderServerParkedAt is the offset of header.server_parked.
 const HeaderServerParkedAt = 2048
@@ -104,7 +113,6 @@ type Header struct {
 	Epoch            uint64
 	FeaturesRequired uint64
 	FeaturesOptional uint64
-	LaneCount        uint32
 	ServerParked     uint32
 	ClientParked     uint32
 	ServerState      uint32
@@ -122,7 +130,6 @@ func DecodeHeader(b []byte) Header {
 		Epoch:            binary.LittleEndian.Uint64(b[24:]),
 		FeaturesRequired: binary.LittleEndian.Uint64(b[32:]),
 		FeaturesOptional: binary.LittleEndian.Uint64(b[40:]),
-		LaneCount:        binary.LittleEndian.Uint32(b[48:]),
 		ServerParked:     binary.LittleEndian.Uint32(b[2048:]),
 		ClientParked:     binary.LittleEndian.Uint32(b[2176:]),
 		ServerState:      binary.LittleEndian.Uint32(b[2304:]),
@@ -140,7 +147,6 @@ func (s Header) Encode(b []byte) {
 	binary.LittleEndian.PutUint64(b[24:], s.Epoch)
 	binary.LittleEndian.PutUint64(b[32:], s.FeaturesRequired)
 	binary.LittleEndian.PutUint64(b[40:], s.FeaturesOptional)
-	binary.LittleEndian.PutUint32(b[48:], s.LaneCount)
 	binary.LittleEndian.PutUint32(b[2048:], s.ServerParked)
 	binary.LittleEndian.PutUint32(b[2176:], s.ClientParked)
 	binary.LittleEndian.PutUint32(b[2304:], s.ServerState)
@@ -149,23 +155,23 @@ func (s Header) Encode(b []byte) {
 // LaneBytes is the size of Lane in memory.
 const LaneBytes = 128
 
-// LaneKindAt is the offset of lane.kind.
-const LaneKindAt = 0
+// LaneProtocolAt is the offset of lane.protocol.
+const LaneProtocolAt = 0
 
 // LaneSlotCountAt is the offset of lane.slot_count.
 const LaneSlotCountAt = 4
 
-// LaneSlotBytesAt is the offset of lane.slot_bytes.
-const LaneSlotBytesAt = 8
-
-// LaneReplyBytesAt is the offset of lane.reply_bytes.
-const LaneReplyBytesAt = 12
-
 // LaneSubmissionEntriesAt is the offset of lane.submission_entries.
-const LaneSubmissionEntriesAt = 16
+const LaneSubmissionEntriesAt = 8
 
 // LaneCompletionEntriesAt is the offset of lane.completion_entries.
-const LaneCompletionEntriesAt = 20
+const LaneCompletionEntriesAt = 12
+
+// LaneInputCountAt is the offset of lane.input_count.
+const LaneInputCountAt = 16
+
+// LaneOutputCountAt is the offset of lane.output_count.
+const LaneOutputCountAt = 20
 
 // LaneSubmissionsOffsetAt is the offset of lane.submissions_offset.
 const LaneSubmissionsOffsetAt = 24
@@ -173,30 +179,26 @@ const LaneSubmissionsOffsetAt = 24
 // LaneCompletionsOffsetAt is the offset of lane.completions_offset.
 const LaneCompletionsOffsetAt = 32
 
-// LaneSlotsOffsetAt is the offset of lane.slots_offset.
-const LaneSlotsOffsetAt = 40
-
-// LaneRepliesOffsetAt is the offset of lane.replies_offset.
-const LaneRepliesOffsetAt = 48
+// LaneMessagesOffsetAt is the offset of lane.messages_offset.
+const LaneMessagesOffsetAt = 40
 
 // LaneControlsOffsetAt is the offset of lane.controls_offset.
-const LaneControlsOffsetAt = 56
+const LaneControlsOffsetAt = 48
 
 // LaneProgressOffsetAt is the offset of lane.progress_offset.
-const LaneProgressOffsetAt = 64
+const LaneProgressOffsetAt = 56
 
 // Lane is a private copy of the struct lane of layout.md.
 type Lane struct {
-	Kind              uint32
+	Protocol          uint32
 	SlotCount         uint32
-	SlotBytes         uint32
-	ReplyBytes        uint32
 	SubmissionEntries uint32
 	CompletionEntries uint32
+	InputCount        uint32
+	OutputCount       uint32
 	SubmissionsOffset uint64
 	CompletionsOffset uint64
-	SlotsOffset       uint64
-	RepliesOffset     uint64
+	MessagesOffset    uint64
 	ControlsOffset    uint64
 	ProgressOffset    uint64
 }
@@ -205,43 +207,159 @@ type Lane struct {
 func DecodeLane(b []byte) Lane {
 	_ = b[LaneBytes-1]
 	return Lane{
-		Kind:              binary.LittleEndian.Uint32(b[0:]),
+		Protocol:          binary.LittleEndian.Uint32(b[0:]),
 		SlotCount:         binary.LittleEndian.Uint32(b[4:]),
-		SlotBytes:         binary.LittleEndian.Uint32(b[8:]),
-		ReplyBytes:        binary.LittleEndian.Uint32(b[12:]),
-		SubmissionEntries: binary.LittleEndian.Uint32(b[16:]),
-		CompletionEntries: binary.LittleEndian.Uint32(b[20:]),
+		SubmissionEntries: binary.LittleEndian.Uint32(b[8:]),
+		CompletionEntries: binary.LittleEndian.Uint32(b[12:]),
+		InputCount:        binary.LittleEndian.Uint32(b[16:]),
+		OutputCount:       binary.LittleEndian.Uint32(b[20:]),
 		SubmissionsOffset: binary.LittleEndian.Uint64(b[24:]),
 		CompletionsOffset: binary.LittleEndian.Uint64(b[32:]),
-		SlotsOffset:       binary.LittleEndian.Uint64(b[40:]),
-		RepliesOffset:     binary.LittleEndian.Uint64(b[48:]),
-		ControlsOffset:    binary.LittleEndian.Uint64(b[56:]),
-		ProgressOffset:    binary.LittleEndian.Uint64(b[64:]),
+		MessagesOffset:    binary.LittleEndian.Uint64(b[40:]),
+		ControlsOffset:    binary.LittleEndian.Uint64(b[48:]),
+		ProgressOffset:    binary.LittleEndian.Uint64(b[56:]),
 	}
 }
 
 // Encode writes the fields to b, which holds at least LaneBytes bytes.
 func (s Lane) Encode(b []byte) {
 	_ = b[LaneBytes-1]
-	binary.LittleEndian.PutUint32(b[0:], s.Kind)
+	binary.LittleEndian.PutUint32(b[0:], s.Protocol)
 	binary.LittleEndian.PutUint32(b[4:], s.SlotCount)
-	binary.LittleEndian.PutUint32(b[8:], s.SlotBytes)
-	binary.LittleEndian.PutUint32(b[12:], s.ReplyBytes)
-	binary.LittleEndian.PutUint32(b[16:], s.SubmissionEntries)
-	binary.LittleEndian.PutUint32(b[20:], s.CompletionEntries)
+	binary.LittleEndian.PutUint32(b[8:], s.SubmissionEntries)
+	binary.LittleEndian.PutUint32(b[12:], s.CompletionEntries)
+	binary.LittleEndian.PutUint32(b[16:], s.InputCount)
+	binary.LittleEndian.PutUint32(b[20:], s.OutputCount)
 	binary.LittleEndian.PutUint64(b[24:], s.SubmissionsOffset)
 	binary.LittleEndian.PutUint64(b[32:], s.CompletionsOffset)
-	binary.LittleEndian.PutUint64(b[40:], s.SlotsOffset)
-	binary.LittleEndian.PutUint64(b[48:], s.RepliesOffset)
-	binary.LittleEndian.PutUint64(b[56:], s.ControlsOffset)
-	binary.LittleEndian.PutUint64(b[64:], s.ProgressOffset)
+	binary.LittleEndian.PutUint64(b[40:], s.MessagesOffset)
+	binary.LittleEndian.PutUint64(b[48:], s.ControlsOffset)
+	binary.LittleEndian.PutUint64(b[56:], s.ProgressOffset)
 }
 
-// LaneKindImage: slots of one image each.
-const LaneKindImage = 1
+// ProtocolCall: fixed tensors in, fixed tensors out.
+const ProtocolCall = 1
 
-// LaneKindPrompt: slots of request text and reply text.
-const LaneKindPrompt = 2
+// ProtocolStream: text in, text out as it is made.
+const ProtocolStream = 2
+
+// TensorBytes is the size of Tensor in memory.
+const TensorBytes = 64
+
+// TensorOffsetAt is the offset of tensor.offset.
+const TensorOffsetAt = 0
+
+// TensorRowBytesAt is the offset of tensor.row_bytes.
+const TensorRowBytesAt = 8
+
+// TensorDatatypeAt is the offset of tensor.datatype.
+const TensorDatatypeAt = 12
+
+// TensorRankAt is the offset of tensor.rank.
+const TensorRankAt = 14
+
+// TensorSymbolicAt is the offset of tensor.symbolic.
+const TensorSymbolicAt = 16
+
+// TensorDimsAt is the offset of tensor.dims.
+const TensorDimsAt = 32
+
+// Tensor is a private copy of the struct tensor of layout.md.
+type Tensor struct {
+	Offset   uint64
+	RowBytes uint32
+	Datatype uint16
+	Rank     uint16
+	Symbolic uint16
+	Dims     [8]uint32
+}
+
+// DecodeTensor copies the fields out of b, which holds at least TensorBytes bytes.
+func DecodeTensor(b []byte) Tensor {
+	_ = b[TensorBytes-1]
+	return Tensor{
+		Offset:   binary.LittleEndian.Uint64(b[0:]),
+		RowBytes: binary.LittleEndian.Uint32(b[8:]),
+		Datatype: binary.LittleEndian.Uint16(b[12:]),
+		Rank:     binary.LittleEndian.Uint16(b[14:]),
+		Symbolic: binary.LittleEndian.Uint16(b[16:]),
+		Dims:     [8]uint32{binary.LittleEndian.Uint32(b[32:]), binary.LittleEndian.Uint32(b[36:]), binary.LittleEndian.Uint32(b[40:]), binary.LittleEndian.Uint32(b[44:]), binary.LittleEndian.Uint32(b[48:]), binary.LittleEndian.Uint32(b[52:]), binary.LittleEndian.Uint32(b[56:]), binary.LittleEndian.Uint32(b[60:])},
+	}
+}
+
+// Encode writes the fields to b, which holds at least TensorBytes bytes.
+func (s Tensor) Encode(b []byte) {
+	_ = b[TensorBytes-1]
+	binary.LittleEndian.PutUint64(b[0:], s.Offset)
+	binary.LittleEndian.PutUint32(b[8:], s.RowBytes)
+	binary.LittleEndian.PutUint16(b[12:], s.Datatype)
+	binary.LittleEndian.PutUint16(b[14:], s.Rank)
+	binary.LittleEndian.PutUint16(b[16:], s.Symbolic)
+	binary.LittleEndian.PutUint32(b[32:], s.Dims[0])
+	binary.LittleEndian.PutUint32(b[36:], s.Dims[1])
+	binary.LittleEndian.PutUint32(b[40:], s.Dims[2])
+	binary.LittleEndian.PutUint32(b[44:], s.Dims[3])
+	binary.LittleEndian.PutUint32(b[48:], s.Dims[4])
+	binary.LittleEndian.PutUint32(b[52:], s.Dims[5])
+	binary.LittleEndian.PutUint32(b[56:], s.Dims[6])
+	binary.LittleEndian.PutUint32(b[60:], s.Dims[7])
+}
+
+// DatatypeBool: 0 or 1.
+const DatatypeBool = 1
+
+// DatatypeUint8: unsigned, 8 bits.
+const DatatypeUint8 = 2
+
+// DatatypeUint16: unsigned, 16 bits.
+const DatatypeUint16 = 3
+
+// DatatypeUint32: unsigned, 32 bits.
+const DatatypeUint32 = 4
+
+// DatatypeUint64: unsigned, 64 bits.
+const DatatypeUint64 = 5
+
+// DatatypeInt8: signed, 8 bits.
+const DatatypeInt8 = 6
+
+// DatatypeInt16: signed, 16 bits.
+const DatatypeInt16 = 7
+
+// DatatypeInt32: signed, 32 bits.
+const DatatypeInt32 = 8
+
+// DatatypeInt64: signed, 64 bits.
+const DatatypeInt64 = 9
+
+// DatatypeFP16: IEEE 754 binary16.
+const DatatypeFP16 = 10
+
+// DatatypeBF16: the upper half of an IEEE 754 binary32.
+const DatatypeBF16 = 11
+
+// DatatypeFP32: IEEE 754 binary32.
+const DatatypeFP32 = 12
+
+// DatatypeFP64: IEEE 754 binary64.
+const DatatypeFP64 = 13
+
+// DatatypeBytes are the bytes of each datatype.
+var DatatypeBytes = [...]int{
+	1:  1,
+	2:  1,
+	3:  2,
+	4:  4,
+	5:  8,
+	6:  1,
+	7:  2,
+	8:  4,
+	9:  8,
+	10: 2,
+	11: 2,
+	12: 4,
+	13: 8,
+}
 
 // ServerStateServing: submissions are taken.
 const ServerStateServing = 0
@@ -261,23 +379,23 @@ const SubmissionRequestIDAt = 8
 // SubmissionDeadlineAt is the offset of submission.deadline.
 const SubmissionDeadlineAt = 16
 
+// SubmissionSubmittedAt is the offset of submission.submitted.
+const SubmissionSubmittedAt = 24
+
 // SubmissionSlotAt is the offset of submission.slot.
-const SubmissionSlotAt = 24
+const SubmissionSlotAt = 32
 
 // SubmissionOpAt is the offset of submission.op.
-const SubmissionOpAt = 28
+const SubmissionOpAt = 36
 
 // SubmissionFlagsAt is the offset of submission.flags.
-const SubmissionFlagsAt = 30
+const SubmissionFlagsAt = 38
 
-// SubmissionLengthAt is the offset of submission.length.
-const SubmissionLengthAt = 32
+// SubmissionExtentAt is the offset of submission.extent.
+const SubmissionExtentAt = 40
 
 // SubmissionSamplingStepsAt is the offset of submission.sampling_steps.
-const SubmissionSamplingStepsAt = 36
-
-// SubmissionSubmittedAt is the offset of submission.submitted.
-const SubmissionSubmittedAt = 40
+const SubmissionSamplingStepsAt = 44
 
 // SubmissionTemperatureAt is the offset of submission.temperature.
 const SubmissionTemperatureAt = 48
@@ -293,12 +411,12 @@ type Submission struct {
 	Turn          uint64
 	RequestID     uint64
 	Deadline      uint64
+	Submitted     uint64
 	Slot          uint32
 	Op            uint16
 	Flags         uint16
-	Length        uint32
+	Extent        uint32
 	SamplingSteps uint32
-	Submitted     uint64
 	Temperature   float32
 	TopK          uint32
 	Seed          uint64
@@ -311,12 +429,12 @@ func DecodeSubmission(b []byte) Submission {
 		Turn:          binary.LittleEndian.Uint64(b[0:]),
 		RequestID:     binary.LittleEndian.Uint64(b[8:]),
 		Deadline:      binary.LittleEndian.Uint64(b[16:]),
-		Slot:          binary.LittleEndian.Uint32(b[24:]),
-		Op:            binary.LittleEndian.Uint16(b[28:]),
-		Flags:         binary.LittleEndian.Uint16(b[30:]),
-		Length:        binary.LittleEndian.Uint32(b[32:]),
-		SamplingSteps: binary.LittleEndian.Uint32(b[36:]),
-		Submitted:     binary.LittleEndian.Uint64(b[40:]),
+		Submitted:     binary.LittleEndian.Uint64(b[24:]),
+		Slot:          binary.LittleEndian.Uint32(b[32:]),
+		Op:            binary.LittleEndian.Uint16(b[36:]),
+		Flags:         binary.LittleEndian.Uint16(b[38:]),
+		Extent:        binary.LittleEndian.Uint32(b[40:]),
+		SamplingSteps: binary.LittleEndian.Uint32(b[44:]),
 		Temperature:   math.Float32frombits(binary.LittleEndian.Uint32(b[48:])),
 		TopK:          binary.LittleEndian.Uint32(b[52:]),
 		Seed:          binary.LittleEndian.Uint64(b[56:]),
@@ -329,37 +447,31 @@ func (s Submission) Encode(b []byte) {
 	binary.LittleEndian.PutUint64(b[0:], s.Turn)
 	binary.LittleEndian.PutUint64(b[8:], s.RequestID)
 	binary.LittleEndian.PutUint64(b[16:], s.Deadline)
-	binary.LittleEndian.PutUint32(b[24:], s.Slot)
-	binary.LittleEndian.PutUint16(b[28:], s.Op)
-	binary.LittleEndian.PutUint16(b[30:], s.Flags)
-	binary.LittleEndian.PutUint32(b[32:], s.Length)
-	binary.LittleEndian.PutUint32(b[36:], s.SamplingSteps)
-	binary.LittleEndian.PutUint64(b[40:], s.Submitted)
+	binary.LittleEndian.PutUint64(b[24:], s.Submitted)
+	binary.LittleEndian.PutUint32(b[32:], s.Slot)
+	binary.LittleEndian.PutUint16(b[36:], s.Op)
+	binary.LittleEndian.PutUint16(b[38:], s.Flags)
+	binary.LittleEndian.PutUint32(b[40:], s.Extent)
+	binary.LittleEndian.PutUint32(b[44:], s.SamplingSteps)
 	binary.LittleEndian.PutUint32(b[48:], math.Float32bits(s.Temperature))
 	binary.LittleEndian.PutUint32(b[52:], s.TopK)
 	binary.LittleEndian.PutUint64(b[56:], s.Seed)
 }
 
-// OpEcho: complete with the slot as it is and the checksum of its `length` bytes; a prompt lane copies them to the reply too.
+// OpEcho: complete with the inputs' checksum; a stream lane copies the prompt to the reply too.
 const OpEcho = 1
 
-// OpClassify: image lane: run the classifier on the slot.
-const OpClassify = 2
+// OpRun: run the model on the slot's inputs; in a stream lane generate text, see "Streaming".
+const OpRun = 2
 
-// OpPrompt: prompt lane: generate text into the reply; see "Streaming".
-const OpPrompt = 3
+// SubmissionFlagWithTemperature: stream: the client says `temperature`; without it, what suits the model.
+const SubmissionFlagWithTemperature = 1
 
-// SubmissionFlagWantScores: classify: write the score of every class to the reply.
-const SubmissionFlagWantScores = 1
+// SubmissionFlagWithTopK: stream: the client says `top_k`; without it, what suits the model.
+const SubmissionFlagWithTopK = 2
 
-// SubmissionFlagWithTemperature: prompt: the client says `temperature`; without it, what suits the model.
-const SubmissionFlagWithTemperature = 2
-
-// SubmissionFlagWithTopK: prompt: the client says `top_k`; without it, what suits the model.
-const SubmissionFlagWithTopK = 4
-
-// SubmissionFlagWithSeed: prompt: the client says `seed`; without it, a new one.
-const SubmissionFlagWithSeed = 8
+// SubmissionFlagWithSeed: stream: the client says `seed`; without it, a new one.
+const SubmissionFlagWithSeed = 4
 
 // CompletionBytes is the size of Completion in memory.
 const CompletionBytes = 64
@@ -379,17 +491,14 @@ const CompletionStatusAt = 20
 // CompletionFlagsAt is the offset of completion.flags.
 const CompletionFlagsAt = 22
 
-// CompletionLengthAt is the offset of completion.length.
-const CompletionLengthAt = 24
+// CompletionExtentAt is the offset of completion.extent.
+const CompletionExtentAt = 24
 
-// CompletionLabelAt is the offset of completion.label.
-const CompletionLabelAt = 28
-
-// CompletionScoreAt is the offset of completion.score.
-const CompletionScoreAt = 32
+// CompletionMessageBytesAt is the offset of completion.message_bytes.
+const CompletionMessageBytesAt = 28
 
 // CompletionBatchAt is the offset of completion.batch.
-const CompletionBatchAt = 36
+const CompletionBatchAt = 32
 
 // CompletionChecksumAt is the offset of completion.checksum.
 const CompletionChecksumAt = 40
@@ -402,36 +511,34 @@ const CompletionModelNSAt = 56
 
 // Completion is a private copy of the struct completion of layout.md.
 type Completion struct {
-	Turn      uint64
-	RequestID uint64
-	Slot      uint32
-	Status    uint16
-	Flags     uint16
-	Length    uint32
-	Label     uint32
-	Score     float32
-	Batch     uint32
-	Checksum  uint64
-	QueueNS   uint64
-	ModelNS   uint64
+	Turn         uint64
+	RequestID    uint64
+	Slot         uint32
+	Status       uint16
+	Flags        uint16
+	Extent       uint32
+	MessageBytes uint32
+	Batch        uint32
+	Checksum     uint64
+	QueueNS      uint64
+	ModelNS      uint64
 }
 
 // DecodeCompletion copies the fields out of b, which holds at least CompletionBytes bytes.
 func DecodeCompletion(b []byte) Completion {
 	_ = b[CompletionBytes-1]
 	return Completion{
-		Turn:      binary.LittleEndian.Uint64(b[0:]),
-		RequestID: binary.LittleEndian.Uint64(b[8:]),
-		Slot:      binary.LittleEndian.Uint32(b[16:]),
-		Status:    binary.LittleEndian.Uint16(b[20:]),
-		Flags:     binary.LittleEndian.Uint16(b[22:]),
-		Length:    binary.LittleEndian.Uint32(b[24:]),
-		Label:     binary.LittleEndian.Uint32(b[28:]),
-		Score:     math.Float32frombits(binary.LittleEndian.Uint32(b[32:])),
-		Batch:     binary.LittleEndian.Uint32(b[36:]),
-		Checksum:  binary.LittleEndian.Uint64(b[40:]),
-		QueueNS:   binary.LittleEndian.Uint64(b[48:]),
-		ModelNS:   binary.LittleEndian.Uint64(b[56:]),
+		Turn:         binary.LittleEndian.Uint64(b[0:]),
+		RequestID:    binary.LittleEndian.Uint64(b[8:]),
+		Slot:         binary.LittleEndian.Uint32(b[16:]),
+		Status:       binary.LittleEndian.Uint16(b[20:]),
+		Flags:        binary.LittleEndian.Uint16(b[22:]),
+		Extent:       binary.LittleEndian.Uint32(b[24:]),
+		MessageBytes: binary.LittleEndian.Uint32(b[28:]),
+		Batch:        binary.LittleEndian.Uint32(b[32:]),
+		Checksum:     binary.LittleEndian.Uint64(b[40:]),
+		QueueNS:      binary.LittleEndian.Uint64(b[48:]),
+		ModelNS:      binary.LittleEndian.Uint64(b[56:]),
 	}
 }
 
@@ -443,16 +550,15 @@ func (s Completion) Encode(b []byte) {
 	binary.LittleEndian.PutUint32(b[16:], s.Slot)
 	binary.LittleEndian.PutUint16(b[20:], s.Status)
 	binary.LittleEndian.PutUint16(b[22:], s.Flags)
-	binary.LittleEndian.PutUint32(b[24:], s.Length)
-	binary.LittleEndian.PutUint32(b[28:], s.Label)
-	binary.LittleEndian.PutUint32(b[32:], math.Float32bits(s.Score))
-	binary.LittleEndian.PutUint32(b[36:], s.Batch)
+	binary.LittleEndian.PutUint32(b[24:], s.Extent)
+	binary.LittleEndian.PutUint32(b[28:], s.MessageBytes)
+	binary.LittleEndian.PutUint32(b[32:], s.Batch)
 	binary.LittleEndian.PutUint64(b[40:], s.Checksum)
 	binary.LittleEndian.PutUint64(b[48:], s.QueueNS)
 	binary.LittleEndian.PutUint64(b[56:], s.ModelNS)
 }
 
-// StatusOK: done; the reply holds `length` bytes: `classes` x f32 where scores were asked for, else none.
+// StatusOK: done; each output's row is valid.
 const StatusOK = 0
 
 // StatusDeadlineExceeded: the deadline had passed when the server took the submission; nothing was run.
@@ -461,34 +567,34 @@ const StatusDeadlineExceeded = 1
 // StatusDraining: the server is stopping; nothing was run, or a prompt's text ends here.
 const StatusDraining = 2
 
-// StatusModelError: the model raised; the reply holds UTF-8 that says why.
+// StatusModelError: the model raised, or gave what it had not declared; the message says why.
 const StatusModelError = 3
 
-// StatusMore: prompt: not the last completion; there is more text, see "Streaming".
+// StatusMore: stream: not the last completion; there is more text, see "Streaming".
 const StatusMore = 4
 
-// StatusCancelled: prompt: the client asked for it; the text so far stands.
+// StatusCancelled: stream: the client asked for it; the text so far stands.
 const StatusCancelled = 5
 
-// StatusInvalid: prompt: the text is no UTF-8, or empty, or too long for the model, or a parameter is out of range; the reply says which.
+// StatusInvalid: stream: the text is no UTF-8, or empty, or too long for the model, or a parameter is out of range; the message says which.
 const StatusInvalid = 6
 
-// StatusUnavailable: prompt: the endpoint behind the generator does not answer; the reply says more, as for those below.
+// StatusUnavailable: stream: the endpoint behind the generator does not answer; the message says more, as for those below.
 const StatusUnavailable = 7
 
-// StatusUnauthorized: prompt: the endpoint does not accept the server's key.
+// StatusUnauthorized: stream: the endpoint does not accept the server's key.
 const StatusUnauthorized = 8
 
-// StatusRateLimited: prompt: the endpoint refuses more requests for now.
+// StatusRateLimited: stream: the endpoint refuses more requests for now.
 const StatusRateLimited = 9
 
-// StatusTimedOut: prompt: the endpoint took too long.
+// StatusTimedOut: stream: the endpoint took too long.
 const StatusTimedOut = 10
 
-// StatusBroken: prompt: the endpoint broke off; the text so far stands.
+// StatusBroken: stream: the endpoint broke off; the text so far stands.
 const StatusBroken = 11
 
-// CompletionFlagTruncated: prompt: the reply was full; the text ends before the generator did, at a character's boundary.
+// CompletionFlagTruncated: stream: the reply was full; the text ends before the generator did, at a character's boundary.
 const CompletionFlagTruncated = 1
 
 // ControlBytes is the size of Control in memory.
@@ -525,26 +631,26 @@ func (s Control) Encode(b []byte) {
 // ProgressBytes is the size of Progress in memory.
 const ProgressBytes = 128
 
-// ProgressLengthAt is the offset of progress.length.
-const ProgressLengthAt = 0
+// ProgressExtentAt is the offset of progress.extent.
+const ProgressExtentAt = 0
 
 // Progress is a private copy of the struct progress of layout.md.
 type Progress struct {
-	Length uint32
+	Extent uint32
 }
 
 // DecodeProgress copies the fields out of b, which holds at least ProgressBytes bytes.
 func DecodeProgress(b []byte) Progress {
 	_ = b[ProgressBytes-1]
 	return Progress{
-		Length: binary.LittleEndian.Uint32(b[0:]),
+		Extent: binary.LittleEndian.Uint32(b[0:]),
 	}
 }
 
 // Encode writes the fields to b, which holds at least ProgressBytes bytes.
 func (s Progress) Encode(b []byte) {
 	_ = b[ProgressBytes-1]
-	binary.LittleEndian.PutUint32(b[0:], s.Length)
+	binary.LittleEndian.PutUint32(b[0:], s.Extent)
 }
 
 // FrameBytes is the size of Frame in memory.
@@ -596,8 +702,14 @@ const FrameKindRefusal = 3
 // FrameKindGoodbye: server to client, last.
 const FrameKindGoodbye = 4
 
+// FrameKindQuestion: client to server, first, instead of a hello.
+const FrameKindQuestion = 5
+
+// FrameKindAnswer: server to client, to a question; then it closes the socket.
+const FrameKindAnswer = 6
+
 // HelloBytes is the size of Hello in memory.
-const HelloBytes = 32
+const HelloBytes = 40
 
 // HelloLayoutMajorAt is the offset of hello.layout_major.
 const HelloLayoutMajorAt = 0
@@ -605,8 +717,8 @@ const HelloLayoutMajorAt = 0
 // HelloLayoutMinorAt is the offset of hello.layout_minor.
 const HelloLayoutMinorAt = 2
 
-// HelloLaneCountAt is the offset of hello.lane_count.
-const HelloLaneCountAt = 4
+// HelloProtocolAt is the offset of hello.protocol.
+const HelloProtocolAt = 4
 
 // HelloFeaturesKnownAt is the offset of hello.features_known.
 const HelloFeaturesKnownAt = 8
@@ -614,13 +726,29 @@ const HelloFeaturesKnownAt = 8
 // HelloFeaturesNeededAt is the offset of hello.features_needed.
 const HelloFeaturesNeededAt = 16
 
+// HelloSlotCountAt is the offset of hello.slot_count.
+const HelloSlotCountAt = 24
+
+// HelloInputExtentAt is the offset of hello.input_extent.
+const HelloInputExtentAt = 28
+
+// HelloOutputExtentAt is the offset of hello.output_extent.
+const HelloOutputExtentAt = 32
+
+// HelloModelBytesAt is the offset of hello.model_bytes.
+const HelloModelBytesAt = 36
+
 // Hello is a private copy of the struct hello of layout.md.
 type Hello struct {
 	LayoutMajor    uint16
 	LayoutMinor    uint16
-	LaneCount      uint32
+	Protocol       uint32
 	FeaturesKnown  uint64
 	FeaturesNeeded uint64
+	SlotCount      uint32
+	InputExtent    uint32
+	OutputExtent   uint32
+	ModelBytes     uint32
 }
 
 // DecodeHello copies the fields out of b, which holds at least HelloBytes bytes.
@@ -629,9 +757,13 @@ func DecodeHello(b []byte) Hello {
 	return Hello{
 		LayoutMajor:    binary.LittleEndian.Uint16(b[0:]),
 		LayoutMinor:    binary.LittleEndian.Uint16(b[2:]),
-		LaneCount:      binary.LittleEndian.Uint32(b[4:]),
+		Protocol:       binary.LittleEndian.Uint32(b[4:]),
 		FeaturesKnown:  binary.LittleEndian.Uint64(b[8:]),
 		FeaturesNeeded: binary.LittleEndian.Uint64(b[16:]),
+		SlotCount:      binary.LittleEndian.Uint32(b[24:]),
+		InputExtent:    binary.LittleEndian.Uint32(b[28:]),
+		OutputExtent:   binary.LittleEndian.Uint32(b[32:]),
+		ModelBytes:     binary.LittleEndian.Uint32(b[36:]),
 	}
 }
 
@@ -640,52 +772,13 @@ func (s Hello) Encode(b []byte) {
 	_ = b[HelloBytes-1]
 	binary.LittleEndian.PutUint16(b[0:], s.LayoutMajor)
 	binary.LittleEndian.PutUint16(b[2:], s.LayoutMinor)
-	binary.LittleEndian.PutUint32(b[4:], s.LaneCount)
+	binary.LittleEndian.PutUint32(b[4:], s.Protocol)
 	binary.LittleEndian.PutUint64(b[8:], s.FeaturesKnown)
 	binary.LittleEndian.PutUint64(b[16:], s.FeaturesNeeded)
-}
-
-// LaneRequestBytes is the size of LaneRequest in memory.
-const LaneRequestBytes = 16
-
-// LaneRequestKindAt is the offset of lane_request.kind.
-const LaneRequestKindAt = 0
-
-// LaneRequestSlotCountAt is the offset of lane_request.slot_count.
-const LaneRequestSlotCountAt = 4
-
-// LaneRequestSlotBytesAt is the offset of lane_request.slot_bytes.
-const LaneRequestSlotBytesAt = 8
-
-// LaneRequestReplyBytesAt is the offset of lane_request.reply_bytes.
-const LaneRequestReplyBytesAt = 12
-
-// LaneRequest is a private copy of the struct lane_request of layout.md.
-type LaneRequest struct {
-	Kind       uint32
-	SlotCount  uint32
-	SlotBytes  uint32
-	ReplyBytes uint32
-}
-
-// DecodeLaneRequest copies the fields out of b, which holds at least LaneRequestBytes bytes.
-func DecodeLaneRequest(b []byte) LaneRequest {
-	_ = b[LaneRequestBytes-1]
-	return LaneRequest{
-		Kind:       binary.LittleEndian.Uint32(b[0:]),
-		SlotCount:  binary.LittleEndian.Uint32(b[4:]),
-		SlotBytes:  binary.LittleEndian.Uint32(b[8:]),
-		ReplyBytes: binary.LittleEndian.Uint32(b[12:]),
-	}
-}
-
-// Encode writes the fields to b, which holds at least LaneRequestBytes bytes.
-func (s LaneRequest) Encode(b []byte) {
-	_ = b[LaneRequestBytes-1]
-	binary.LittleEndian.PutUint32(b[0:], s.Kind)
-	binary.LittleEndian.PutUint32(b[4:], s.SlotCount)
-	binary.LittleEndian.PutUint32(b[8:], s.SlotBytes)
-	binary.LittleEndian.PutUint32(b[12:], s.ReplyBytes)
+	binary.LittleEndian.PutUint32(b[24:], s.SlotCount)
+	binary.LittleEndian.PutUint32(b[28:], s.InputExtent)
+	binary.LittleEndian.PutUint32(b[32:], s.OutputExtent)
+	binary.LittleEndian.PutUint32(b[36:], s.ModelBytes)
 }
 
 // WelcomeBytes is the size of Welcome in memory.
@@ -789,8 +882,8 @@ const ReasonFeatures = 2
 // ReasonMalformed: the hello breaks a rule of this page.
 const ReasonMalformed = 3
 
-// ReasonLaneUnavailable: the server does not offer that kind of lane.
-const ReasonLaneUnavailable = 4
+// ReasonNoSuchModel: the server has no model of that name, or none for that protocol; the message lists those that it has.
+const ReasonNoSuchModel = 4
 
 // ReasonNoMemory: the segment could not be allotted, /dev/shm is too small.
 const ReasonNoMemory = 5
@@ -809,3 +902,9 @@ const ReasonProtocol = 9
 
 // ReasonInternal: the server failed; its log says why.
 const ReasonInternal = 10
+
+// ReasonMoved: another process serves the model from now on: what was submitted has been answered, dial again at once.
+const ReasonMoved = 11
+
+// ReasonStarting: the model's process is being started; dial again soon.
+const ReasonStarting = 12

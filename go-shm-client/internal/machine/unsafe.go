@@ -35,6 +35,15 @@ func Entries(memory []byte) ([]Entry, error) {
 	return unsafe.Slice((*Entry)(start), len(memory)/EntryBytes), nil
 }
 
+// View views memory as elements of type T, which has no pointers. The view is valid as long as memory is mapped.
+func View[T any](memory []byte) ([]T, error) {
+	start, size := unsafe.Pointer(unsafe.SliceData(memory)), int(unsafe.Sizeof(*new(T)))
+	if len(memory)%size != 0 || uintptr(start)%unsafe.Alignof(*new(T)) != 0 {
+		return nil, fmt.Errorf("%d bytes at %p: not aligned elements of %d bytes", len(memory), start, size)
+	}
+	return unsafe.Slice((*T)(start), len(memory)/size), nil
+}
+
 // Word32 is the 32-bit word at offset. The pointer is valid as long as memory is mapped.
 func Word32(memory []byte, offset int) (*atomic.Uint32, error) {
 	if offset < 0 || offset > len(memory)-4 {

@@ -2,7 +2,7 @@
 // and the mapping itself.
 //
 //	g, err := segment.Check(memory, size, epoch)    // layout.md, "What is rejected, and how"
-//	areas, err := g.Slice(memory, layout.LaneKindImage)
+//	areas := g.Slice(memory)
 package segment
 
 import (
@@ -12,10 +12,11 @@ import (
 
 // Geometry is a private copy of the header, checked. The header is not read again for any of it.
 type Geometry struct {
-	SegmentBytes uint64
-	Epoch        uint64
-	Minor        uint16
-	Lanes        []layout.Lane
+	SegmentBytes    uint64
+	Epoch           uint64
+	Minor           uint16
+	Lane            layout.Lane
+	Inputs, Outputs []layout.Tensor
 }
 
 // featuresKnown has a bit for every feature that this client understands. None is defined yet.
@@ -33,22 +34,29 @@ func Check(memory []byte, size, epoch uint64) (Geometry, error) {
 	if err := checkIdentity(h, uint64(len(memory)), size, epoch); err != nil {
 		return Geometry{}, err
 	}
-	lanes := make([]layout.Lane, h.LaneCount)
-	for i := range lanes {
-		lanes[i] = layout.DecodeLane(private[layout.HeaderLanesAt+i*layout.LaneBytes:])
-		if err := checkLane(i, lanes[i]); err != nil {
-			return Geometry{}, err
-		}
-		for j, earlier := range lanes[:i] {
-			if earlier.Kind == lanes[i].Kind {
-				return Geometry{}, fault.Violated("geometry", "lanes %d and %d are both of kind %d", j, i, earlier.Kind)
-			}
-		}
-	}
-	if err := checkAreas(lanes, h.SegmentBytes); err != nil {
+	lane := layout.DecodeLane(private[layout.HeaderLaneAt:])
+	if err := checkLane(lane); err != nil {
 		return Geometry{}, err
 	}
-	return Geometry{h.SegmentBytes, h.Epoch, h.LayoutMinor, lanes}, nil
+	tensors := make([]layout.Tensor, lane.InputCount+lane.OutputCount) // at most MaxTensors
+	for i := range tensors {
+		tensors[i] = layout.DecodeTensor(private[layout.HeaderTensorsAt+i*layout.TensorBytes:])
+	}
+	g := Geometry{
+		SegmentBytes: h.SegmentBytes,
+		Epoch:        h.Epoch,
+		Minor:        h.LayoutMinor,
+		Lane:         lane,
+		Inputs:       tensors[:lane.InputCount:lane.InputCount],
+		Outputs:      tensors[lane.InputCount:],
+	}
+	if err := checkTensors(&g); err != nil {
+		return Geometry{}, err
+	}
+	if err := checkAreas(&g); err != nil {
+		return Geometry{}, err
+	}
+	return g, nil
 }
 
 func checkIdentity(h layout.Header, mapped, size, epoch uint64) error {
@@ -67,30 +75,28 @@ func checkIdentity(h layout.Header, mapped, size, epoch uint64) error {
 		return fault.Violated("geometry", "segment of %d bytes: %d are mapped and %d allowed", h.SegmentBytes, mapped, layout.MaxSegmentBytes)
 	case h.Epoch == 0 || h.Epoch != epoch:
 		return fault.Violated("epoch", "header says epoch %#x, welcome says %#x", h.Epoch, epoch)
-	case h.LaneCount < 1 || h.LaneCount > layout.MaxLanes:
-		return fault.Violated("geometry", "%d lanes, not 1 to %d", h.LaneCount, layout.MaxLanes)
 	}
 	return nil
 }
 
-func checkLane(i int, l layout.Lane) error {
+func checkLane(l layout.Lane) error {
 	completionsPerSlot := uint64(1)
-	if l.Kind == layout.LaneKindPrompt {
+	if l.Protocol == layout.ProtocolStream {
 		completionsPerSlot = 2 // at most one "more" and one final completion
 	}
 	switch {
+	case l.Protocol != layout.ProtocolCall && l.Protocol != layout.ProtocolStream:
+		return fault.Violated("geometry", "lane of protocol %d, not call (%d) or stream (%d)", l.Protocol, layout.ProtocolCall, layout.ProtocolStream)
 	case l.SlotCount < 1 || l.SlotCount > layout.MaxSlots:
-		return fault.Violated("geometry", "lane %d: %d slots, not 1 to %d", i, l.SlotCount, layout.MaxSlots)
-	case l.SlotBytes == 0 || l.SlotBytes%layout.EntryBytes != 0:
-		return fault.Violated("geometry", "lane %d: slots of %d bytes, not a multiple of %d", i, l.SlotBytes, layout.EntryBytes)
-	case l.Kind == layout.LaneKindImage && l.SlotBytes != layout.ImageBytes:
-		return fault.Violated("geometry", "lane %d: image slots of %d bytes, not %d", i, l.SlotBytes, layout.ImageBytes)
-	case l.ReplyBytes%layout.LineBytes != 0:
-		return fault.Violated("geometry", "lane %d: replies of %d bytes, not a multiple of %d", i, l.ReplyBytes, layout.LineBytes)
+		return fault.Violated("geometry", "%d slots, not 1 to %d", l.SlotCount, layout.MaxSlots)
 	case !isPowerOfTwo(l.SubmissionEntries) || l.SubmissionEntries < l.SlotCount:
-		return fault.Violated("geometry", "lane %d: %d submission entries for %d slots", i, l.SubmissionEntries, l.SlotCount)
+		return fault.Violated("geometry", "%d submission entries for %d slots", l.SubmissionEntries, l.SlotCount)
 	case !isPowerOfTwo(l.CompletionEntries) || uint64(l.CompletionEntries) < completionsPerSlot*uint64(l.SlotCount):
-		return fault.Violated("geometry", "lane %d: %d completion entries for %d slots", i, l.CompletionEntries, l.SlotCount)
+		return fault.Violated("geometry", "%d completion entries for %d slots", l.CompletionEntries, l.SlotCount)
+	case l.InputCount < 1 || l.OutputCount < 1 || uint64(l.InputCount)+uint64(l.OutputCount) > layout.MaxTensors:
+		return fault.Violated("geometry", "%d inputs and %d outputs, not at least 1 of each and %d together", l.InputCount, l.OutputCount, layout.MaxTensors)
+	case l.Protocol == layout.ProtocolCall && (l.ControlsOffset != 0 || l.ProgressOffset != 0):
+		return fault.Violated("geometry", "controls at %d and progress at %d in a call lane, which has none", l.ControlsOffset, l.ProgressOffset)
 	}
 	return nil
 }

@@ -17,7 +17,8 @@ import (
 // or one of the functions below it, which leave its role. A fault then is like a broken protocol: the session ends, and
 // End fails the calls in flight. A fault elsewhere is somebody else's, and goes on as a panic.
 //
-// A guard takes some 8 ns, and a call that finds its answer by polling passes one. The alternative, a sealed segment, costs
+// A guard takes some 8 ns, and a call that finds its answer by polling passes one for each of its steps: the slot is claimed, its
+// inputs are written, it is run, its outputs are read. The alternative, a sealed segment, costs
 // nothing here, but POSIX shared memory has no seals, and a seal does not help against a full file system. Under the race detector
 // an atomic access happens in C code, where a fault can not be caught.
 func (l *Lane) caught(old bool, err *error) {
@@ -44,13 +45,6 @@ func (l *Lane) attemptCaught(old bool, slot uint32, w *wait, err *error) {
 	thrown := recover()
 	if thrown == nil {
 		return
-	}
-	if w.began == 0 { // the data was being copied, and may be what is gone: then the panic goes on
-		defer func() {
-			if *err == nil {
-				l.Release(slot)
-			}
-		}()
 	}
 	lost := l.lost(thrown)
 	if w.reaper {

@@ -16,19 +16,22 @@ import (
 	"go-shm-client/internal/segment"
 )
 
-// mapped is a correct segment with one image lane on a real mapping.
+// mapped is a correct segment of the default model on a real mapping.
 func mapped(t *testing.T) ([]byte, *os.File, doorbell.Welcome) {
 	t.Helper()
-	header, lane := fakeserver.Header(4)
-	file := fakeserver.SharedFile(int64(header.SegmentBytes))
+	g := fakeserver.Images(4)
+	file := fakeserver.SharedFile(int64(g.SegmentBytes))
 	t.Cleanup(func() { file.Close() })
-	memory, err := segment.Map(int(file.Fd()), header.SegmentBytes)
+	memory, err := segment.Map(int(file.Fd()), g.SegmentBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { segment.Unmap(memory) })
-	fakeserver.Encode(memory, header, lane)
-	return memory, file, doorbell.Welcome{Welcome: layout.Welcome{SegmentBytes: header.SegmentBytes, Epoch: fakeserver.Epoch}}
+	fakeserver.Encode(memory, g)
+	return memory, file, doorbell.Welcome{
+		Welcome:  layout.Welcome{SegmentBytes: g.SegmentBytes, Epoch: fakeserver.Epoch},
+		Metadata: doorbell.Metadata{Model: fakeserver.Brightness.Signature},
+	}
 }
 
 // noDoor is a doorbell that nobody rings.
@@ -43,9 +46,23 @@ func TestASegmentThatIsGoneBeforeItsHeaderIsReadIsAnError(t *testing.T) {
 	if err := file.Truncate(0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := openLane(memory, welcome, layout.LaneKindImage, 0, Hooks{Door: noDoor{}}, new(Counters))
-	if !errors.Is(err, fault.ServerGone) || !strings.Contains(err.Error(), "of the 28672 of its segment is gone") {
+	_, err := openLane(memory, welcome, layout.ProtocolCall, 0, Hooks{Door: noDoor{}}, new(Counters))
+	if !errors.Is(err, fault.ServerGone) || !strings.Contains(err.Error(), "of the 32768 of its segment is gone") {
 		t.Error(err)
+	}
+}
+
+func TestALaneThatIsNotTheOneAskedForIsRejected(t *testing.T) {
+	memory, _, welcome := mapped(t)
+	for rule, spoil := range map[string]func() uint32{
+		"geometry":  func() uint32 { return layout.ProtocolStream },
+		"signature": func() uint32 { welcome.Metadata.Model.Inputs = nil; return layout.ProtocolCall },
+	} {
+		protocol := spoil()
+		var violation *fault.Violation
+		if _, err := openLane(memory, welcome, protocol, 0, Hooks{Door: noDoor{}}, new(Counters)); !errors.As(err, &violation) || violation.Rule != rule {
+			t.Errorf("%v, want %q", err, rule)
+		}
 	}
 }
 
@@ -80,7 +97,7 @@ func TestARoleOnMemoryThatIsGoneIsLeft(t *testing.T) {
 	} {
 		memory, file, welcome := mapped(t)
 		var broken atomic.Int32
-		lane, err := openLane(memory, welcome, layout.LaneKindImage, 0, Hooks{Door: noDoor{}, Broken: func(error) { broken.Add(1) }}, new(Counters))
+		lane, err := openLane(memory, welcome, layout.ProtocolCall, 0, Hooks{Door: noDoor{}, Broken: func(error) { broken.Add(1) }}, new(Counters))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,23 +36,18 @@ type heapLane struct {
 
 func newHeapLane(t testing.TB, slots uint32, spin time.Duration) *heapLane {
 	t.Helper()
-	memory, lane := fakeserver.HeapSegment(slots)
-	return newLaneOn(t, memory, lane, spin)
+	return newLaneOn(t, fakeserver.Images(slots), spin)
 }
 
 func newHeapPrompts(t testing.TB, slots uint32, spin time.Duration) *heapLane {
 	t.Helper()
-	memory, lane := fakeserver.HeapPrompts(slots)
-	return newLaneOn(t, memory, lane, spin)
+	return newLaneOn(t, fakeserver.Prompts(slots), spin)
 }
 
-func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration) *heapLane {
+func newLaneOn(t testing.TB, planned segment.Geometry, spin time.Duration) *heapLane {
 	t.Helper()
+	memory := fakeserver.Heap(planned)
 	geometry, err := segment.Check(memory, uint64(len(memory)), fakeserver.Epoch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	areas, lane, err := geometry.Slice(memory, lane.Kind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +61,8 @@ func newLaneOn(t testing.TB, memory []byte, lane layout.Lane, spin time.Duration
 		ended:       make(chan struct{}),
 		stopServer:  func() {},
 	}
-	h.server = fakeserver.New(memory, lane, func() { signal(h.clientBells) })
-	h.Lane, err = NewLane(memory, areas, lane, spin, Hooks{
+	h.server = fakeserver.New(memory, planned, func() { signal(h.clientBells) })
+	h.Lane, err = NewLane(memory, geometry, spin, Hooks{
 		Door:   h,
 		Broken: h.fail,
 		Unmap: func() {
@@ -155,7 +150,7 @@ func (h *heapLane) take(t testing.TB) layout.Submission {
 	return layout.Submission{}
 }
 
-// outcome is what a Call returned.
+// outcome is what Do returned.
 type outcome struct {
 	result layout.Completion
 	owned  bool
@@ -165,7 +160,7 @@ type outcome struct {
 func (h *heapLane) call(ctx context.Context, slot uint32) <-chan outcome {
 	returned := make(chan outcome, 1)
 	go func() {
-		result, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+		result, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 		returned <- outcome{result, owned, err}
 	}()
 	return returned
@@ -209,7 +204,10 @@ func (h *heapLane) mustBeWhole(t testing.TB) {
 	}
 }
 
-// fill writes 3072 bytes that only seed makes.
+// imageBytes is the row of the default model's input.
+const imageBytes = 3 * 32 * 32
+
+// fill writes bytes that only seed makes.
 func fill(pixels []byte, seed uint64) {
 	source := rand.NewPCG(seed, ^seed)
 	for at := 0; at < len(pixels); at += 8 {

@@ -1,7 +1,7 @@
 // Package session is one connection's life: claim a slot, publish it, wait for its completion, release it.
 //
-//	slot, err := lane.Claim(ctx)                       // a slot is a number; its bytes are lane.Slot(slot)
-//	completion, owned, err := lane.Call(ctx, slot, layout.OpEcho, 0)
+//	slot, err := lane.Claim(ctx)                       // a slot is a number; its bytes are lane.Input(i, slot)
+//	completion, owned, err := lane.Do(ctx, slot, layout.Submission{Op: layout.OpRun})
 //	if owned { lane.Release(slot) }                    // not owned: the context ended first, the slot is quarantined
 //
 // A prompt's text is read while it grows, see Stream.
@@ -27,15 +27,15 @@ type apart [layout.LineBytes]byte
 
 // Lane is the client's side of one lane. Its methods may be called from any goroutine.
 type Lane struct {
-	memory         []byte      // all of the segment
-	geometry       layout.Lane // private copy, checked
-	slots, replies []byte
-	calls          []call        // one for each slot
-	streams        []streamWords // one for each slot of a prompt lane
-	words          headerWords
-	hooks          Hooks
-	counters       *Counters
-	spinner        spinner
+	memory   []byte           // all of the segment
+	geometry segment.Geometry // private copy, checked
+	areas    segment.Areas
+	calls    []call        // one for each slot
+	streams  []streamWords // one for each slot of a stream lane
+	words    headerWords
+	hooks    Hooks
+	counters *Counters
+	spinner  spinner
 
 	// free holds the numbers of the slots that nobody owns. First in, first out: calls in a row lie in slots in a
 	// row, which the server can run as one array without gathering them.
@@ -87,18 +87,18 @@ type Hooks struct {
 	ClockAhead int64 // the server's clock less ours
 }
 
-// NewLane opens a fresh lane of the segment in memory, which segment.Check has accepted. spin is how long a call polls
+// NewLane opens the fresh lane of the segment in memory, of which segment.Check made geometry. spin is how long a call polls
 // for its completion before it sleeps.
-func NewLane(memory []byte, areas segment.Areas, geometry layout.Lane, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+func NewLane(memory []byte, geometry segment.Geometry, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+	areas := geometry.Slice(memory)
 	l := &Lane{
 		memory:       memory,
 		geometry:     geometry,
-		slots:        areas.Slots,
-		replies:      areas.Replies,
-		calls:        make([]call, geometry.SlotCount),
+		areas:        areas,
+		calls:        make([]call, geometry.Lane.SlotCount),
 		hooks:        hooks,
 		counters:     counters,
-		free:         make(chan uint32, geometry.SlotCount),
+		free:         make(chan uint32, geometry.Lane.SlotCount),
 		over:         make(chan struct{}),
 		readerCalled: make(chan struct{}, 1),
 	}

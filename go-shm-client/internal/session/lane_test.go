@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/fakeserver"
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
@@ -24,13 +25,13 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
 		h := newHeapLane(t, 4, spin)
 		slot := h.mustClaim(t)
-		fill(h.Slot(slot), 1)
+		fill(h.Input(0, slot), 1)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		before := machine.Now()
 		returned := h.call(ctx, slot)
 		got := h.take(t)
 		deadline, _ := ctx.Deadline()
-		if got.Slot != slot || got.Op != layout.OpEcho || got.Length != layout.ImageBytes || got.RequestID != 0 {
+		if got.Slot != slot || got.Op != layout.OpEcho || got.Extent != 0 || got.RequestID != 0 {
 			t.Errorf("%s: submitted %+v", name, got)
 		}
 		if off := int64(got.Deadline) - machine.At(deadline); off < -1e6 || off > 1e6 {
@@ -41,7 +42,7 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 		}
 		h.server.Echo(got)
 		o := <-returned
-		if o.err != nil || !o.owned || o.result.Checksum != fakeserver.Checksum(h.Slot(slot)) {
+		if o.err != nil || !o.owned || o.result.Checksum != fakeserver.Checksum(h.Input(0, slot)) {
 			t.Errorf("%s: %+v", name, o)
 		}
 		h.Release(slot)
@@ -53,11 +54,14 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 func TestASlotEndsWhereTheNextOneBegins(t *testing.T) {
 	h := newHeapLane(t, 4, 0)
 	for slot := range uint32(4) {
-		if b := h.Slot(slot); len(b) != layout.ImageBytes || cap(b) != layout.ImageBytes {
+		if b := h.Input(0, slot); len(b) != imageBytes || cap(b) != imageBytes {
 			t.Errorf("slot %d: len %d, cap %d", slot, len(b), cap(b))
 		}
-		if b := h.Reply(slot); len(b) != fakeserver.ReplyBytes || cap(b) != fakeserver.ReplyBytes {
-			t.Errorf("reply %d: len %d, cap %d", slot, len(b), cap(b))
+		if b := h.Output(0, slot); len(b) != 64 || cap(b) != 64 {
+			t.Errorf("output of slot %d: len %d, cap %d", slot, len(b), cap(b))
+		}
+		if b := h.Message(slot); len(b) != layout.MessageBytes || cap(b) != layout.MessageBytes {
+			t.Errorf("message of slot %d: len %d, cap %d", slot, len(b), cap(b))
 		}
 	}
 }
@@ -130,7 +134,7 @@ func TestADoneContextSubmitsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	slot := h.mustClaim(t)
-	_, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+	_, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 	if !owned || !errors.Is(err, context.Canceled) {
 		t.Errorf("owned %v, %v", owned, err)
 	}
@@ -203,8 +207,8 @@ func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
 		if h.unmapped.Load() != 0 {
 			t.Fatalf("%s: unmapped under a lease", name)
 		}
-		fill(h.Slot(lease), 7)
-		if _, owned, err := h.Call(background(t), lease, layout.OpEcho, 0); !owned || !errors.Is(err, errEnded) || !errors.Is(err, fault.NotRun) {
+		fill(h.Input(0, lease), 7)
+		if _, owned, err := h.Do(background(t), lease, layout.Submission{Op: layout.OpEcho}); !owned || !errors.Is(err, errEnded) || !errors.Is(err, fault.NotRun) {
 			t.Errorf("%s: a call after the end: owned %v, %v", name, owned, err)
 		}
 		h.Release(lease)
@@ -238,11 +242,14 @@ func TestHostileCompletionsEndTheLane(t *testing.T) {
 		{"a status that there is not", "status", func(h *heapLane, got layout.Submission) {
 			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Status: 4})
 		}},
-		{"a reply longer than its place", "length", func(h *heapLane, got layout.Submission) {
-			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Length: fakeserver.ReplyBytes + 1})
+		{"an extent where nothing is symbolic", "extent", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Extent: 1})
 		}},
-		{"a reply of 4 GiB", "length", func(h *heapLane, got layout.Submission) {
-			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, Length: 1<<32 - 1})
+		{"a message longer than its room", "message", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, MessageBytes: layout.MessageBytes + 1})
+		}},
+		{"a message of 4 GiB", "message", func(h *heapLane, got layout.Submission) {
+			h.server.Publish(layout.Completion{Slot: got.Slot, RequestID: got.RequestID, MessageBytes: 1<<32 - 1})
 		}},
 		{"a turn neither old nor new", "turn", func(h *heapLane, got layout.Submission) {
 			h.server.PublishTurn(99)
@@ -258,6 +265,30 @@ func TestHostileCompletionsEndTheLane(t *testing.T) {
 			if !o.owned || !errors.As(o.err, &violation) || violation.Rule != c.rule {
 				t.Errorf("%s, %s: %+v, want %q", c.name, mode, o, c.rule)
 			}
+		}
+	}
+}
+
+func TestAnExtentBeyondTheBoundEndsTheLane(t *testing.T) {
+	tokens := doorbell.Tensor{Name: "tokens", Datatype: "INT32", Shape: []int{-1}}
+	states := doorbell.Tensor{Name: "states", Datatype: "FP32", Shape: []int{-1, 4}}
+	encoder := fakeserver.Model{Signature: doorbell.Signature{Inputs: []doorbell.Tensor{tokens}, Outputs: []doorbell.Tensor{states}}, Bound: 8}
+	h := newLaneOn(t, fakeserver.Plan(encoder, 2), 0)
+	for _, extent := range []uint32{8, 9} {
+		slot := h.mustClaim(t)
+		returned := make(chan error, 1)
+		go func() {
+			_, _, err := h.Do(background(t), slot, layout.Submission{Op: layout.OpRun, Extent: 8})
+			returned <- err
+		}()
+		got := h.take(t)
+		if got.Extent != 8 {
+			t.Errorf("submitted %+v", got)
+		}
+		h.server.Answer(got, layout.Completion{Extent: extent})
+		var violation *fault.Violation
+		if err := <-returned; (err == nil) != (extent == 8) || err != nil && (!errors.As(err, &violation) || violation.Rule != "extent") {
+			t.Errorf("an extent of %d: %v", extent, err)
 		}
 	}
 }
@@ -324,7 +355,7 @@ func TestTheHotPathAllocatesNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+			_, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 			if err != nil || !owned {
 				t.Fatal(owned, err)
 			}

@@ -5,6 +5,7 @@ import (
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
+	"go-shm-client/internal/segment"
 )
 
 // The reaper role is the right to read the completion ring. Whoever holds it delivers everybody's completions. It is
@@ -105,28 +106,28 @@ func (l *Lane) reap() (reaped int) {
 	return reaped
 }
 
-// checkCompletion checks what a completion says, as far as the lane's geometry tells.
-func checkCompletion(lane layout.Lane, c layout.Completion) error {
-	last := uint16(layout.StatusModelError) // of an image lane
-	if lane.Kind == layout.LaneKindPrompt {
-		last = layout.StatusBroken
+// checkCompletion checks what a completion says, as far as the geometry tells.
+func checkCompletion(g *segment.Geometry, c layout.Completion) error {
+	last, bound := uint16(layout.StatusModelError), segment.Bound(g.Inputs) // of a call lane
+	if g.Lane.Protocol == layout.ProtocolStream {
+		last, bound = layout.StatusBroken, segment.Bound(g.Outputs)
 	}
 	switch {
-	case c.Slot >= lane.SlotCount:
-		return fault.Violated("slot", "completion of slot %d, the lane has %d", c.Slot, lane.SlotCount)
+	case c.Slot >= g.Lane.SlotCount:
+		return fault.Violated("slot", "completion of slot %d, the lane has %d", c.Slot, g.Lane.SlotCount)
 	case c.Status > last:
 		return fault.Violated("status", "completion with status %d", c.Status)
-	case c.Length > lane.ReplyBytes:
-		return fault.Violated("length", "reply of %d bytes, %d fit", c.Length, lane.ReplyBytes)
-	case lane.Kind == layout.LaneKindPrompt && c.Label > c.Length:
-		return fault.Violated("length", "%d bytes of text in a reply of %d", c.Label, c.Length)
+	case c.Extent > bound:
+		return fault.Violated("extent", "completion of slot %d with an extent of %d, the bound is %d", c.Slot, c.Extent, bound)
+	case c.MessageBytes > layout.MessageBytes:
+		return fault.Violated("message", "message of %d bytes, %d fit", c.MessageBytes, layout.MessageBytes)
 	}
 	return nil
 }
 
 // deliver checks a private copy of a completion and finishes its call.
 func (l *Lane) deliver(c layout.Completion) error {
-	if err := checkCompletion(l.geometry, c); err != nil {
+	if err := checkCompletion(&l.geometry, c); err != nil {
 		return err
 	}
 	call := &l.calls[c.Slot]

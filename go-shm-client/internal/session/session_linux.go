@@ -11,7 +11,6 @@ import (
 
 	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/fault"
-	"go-shm-client/internal/layout"
 	"go-shm-client/internal/peer"
 	"go-shm-client/internal/segment"
 )
@@ -27,17 +26,17 @@ type Session struct {
 	done  chan struct{}
 }
 
-// Dial opens a session of one lane with the server at path, if it is one to trust.
-func Dial(ctx context.Context, path string, trust peer.Trust, lane layout.LaneRequest, spin time.Duration, counters *Counters) (*Session, error) {
+// Dial opens a session with the server at path, if it is one to trust.
+func Dial(ctx context.Context, path string, trust peer.Trust, request doorbell.Request, spin time.Duration, counters *Counters) (*Session, error) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 { // layout.md: all integers are little-endian
 		return nil, unsupported("a little-endian processor")
 	}
-	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, lane)
+	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, request)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{Metadata: welcome.Metadata, Epoch: welcome.Epoch, bell: bell, done: make(chan struct{})}
-	err = s.open(welcome, fd, lane.Kind, spin, counters)
+	err = s.open(welcome, fd, request.Protocol, spin, counters)
 	syscall.Close(fd) // the mapping outlives it
 	if err != nil {
 		bell.Close()
@@ -47,31 +46,30 @@ func Dial(ctx context.Context, path string, trust peer.Trust, lane layout.LaneRe
 	return s, nil
 }
 
-func (s *Session) open(welcome doorbell.Welcome, fd int, kind uint32, spin time.Duration, counters *Counters) error {
+func (s *Session) open(welcome doorbell.Welcome, fd int, protocol uint32, spin time.Duration, counters *Counters) error {
 	memory, err := segment.Map(fd, welcome.SegmentBytes)
 	if err != nil {
 		return err
 	}
 	unmap := func() { _ = segment.Unmap(memory) } // fails only for memory that is not mapped
-	if s.Lane, err = openLane(memory, welcome, kind, spin, Hooks{s.bell, s.brokenBy, unmap, welcome.ClockAhead}, counters); err != nil {
+	if s.Lane, err = openLane(memory, welcome, protocol, spin, Hooks{s.bell, s.brokenBy, unmap, welcome.ClockAhead}, counters); err != nil {
 		unmap()
 	}
 	return err
 }
 
-func openLane(memory []byte, welcome doorbell.Welcome, kind uint32, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
+func openLane(memory []byte, welcome doorbell.Welcome, protocol uint32, spin time.Duration, hooks Hooks, counters *Counters) (*Lane, error) {
 	geometry, err := check(memory, welcome)
 	if err != nil {
 		return nil, err
 	}
-	areas, lane, err := geometry.Slice(memory, kind)
-	if err != nil {
+	if geometry.Lane.Protocol != protocol {
+		return nil, fault.Violated("geometry", "a lane of protocol %d, asked for was %d", geometry.Lane.Protocol, protocol)
+	}
+	if err := welcome.Metadata.Model.Check(&geometry); err != nil {
 		return nil, err
 	}
-	if classes := len(welcome.Metadata.Classes); kind == layout.LaneKindImage && uint64(classes)*4 > uint64(lane.ReplyBytes) {
-		return nil, fault.Violated("geometry", "scores of %d classes do not fit a reply of %d bytes", classes, lane.ReplyBytes)
-	}
-	return NewLane(memory, areas, lane, spin, hooks, counters)
+	return NewLane(memory, geometry, spin, hooks, counters)
 }
 
 // check is the first to touch the memory.

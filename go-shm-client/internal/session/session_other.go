@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go-shm-client/internal/doorbell"
-	"go-shm-client/internal/layout"
 	"go-shm-client/internal/peer"
 )
 
@@ -19,7 +18,7 @@ type Session struct {
 }
 
 // Dial says that there are no sessions here.
-func Dial(context.Context, string, peer.Trust, layout.LaneRequest, time.Duration, *Counters) (*Session, error) {
+func Dial(context.Context, string, peer.Trust, doorbell.Request, time.Duration, *Counters) (*Session, error) {
 	return nil, unsupported("Linux")
 }
 

@@ -14,9 +14,12 @@ import (
 )
 
 // streamWords are the words of a slot's control and progress.
-type streamWords struct{ acknowledged, cancel, length *atomic.Uint32 }
+type streamWords struct{ acknowledged, cancel, extent *atomic.Uint32 }
 
 func openStreamWords(areas segment.Areas) ([]streamWords, error) {
+	if areas.Controls == nil {
+		return nil, nil
+	}
 	words := make([]streamWords, len(areas.Controls)/layout.ControlBytes)
 	for i := range words {
 		for _, word := range []struct {
@@ -26,7 +29,7 @@ func openStreamWords(areas segment.Areas) ([]streamWords, error) {
 		}{
 			{areas.Controls, i*layout.ControlBytes + layout.ControlAcknowledgedAt, &words[i].acknowledged},
 			{areas.Controls, i*layout.ControlBytes + layout.ControlCancelAt, &words[i].cancel},
-			{areas.Progress, i*layout.ProgressBytes + layout.ProgressLengthAt, &words[i].length},
+			{areas.Progress, i*layout.ProgressBytes + layout.ProgressExtentAt, &words[i].extent},
 		} {
 			var err error
 			if *word.target, err = machine.Word32(word.area, word.offset); err != nil {
@@ -60,10 +63,10 @@ type Stream struct {
 	owned bool
 }
 
-// Prompt submits the s.Length bytes of text in an owned slot.
+// Prompt submits the s.Extent bytes of text in an owned slot's input.
 func (l *Lane) Prompt(ctx context.Context, slot uint32, s layout.Submission) (*Stream, error) {
-	s.Op = layout.OpPrompt
-	w, _, err := l.attempt(ctx, slot, s, nil, false)
+	s.Op = layout.OpRun
+	w, _, err := l.attempt(ctx, slot, s, false)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +93,7 @@ func (s *Stream) Next(ctx context.Context) (text string, final *layout.Completio
 			if c.failed {
 				return "", nil, l.failure
 			}
-			text, err = s.take(c.result.Label)
+			text, err = s.take(c.result.Extent)
 			return text, &c.result, err
 		}
 		c.taken = c.mores.Load()
@@ -114,39 +117,38 @@ func (s *Stream) more(taken uint32) (text string, err error) {
 	words := &s.lane.streams[s.slot]
 	// C1, C2, C3 of layout.md. A store of sync/atomic is sequentially consistent, and so is the load after it: no
 	// fence stands between. Forbidden: the server's load of acknowledged (P3) misses our store, so that it
-	// publishes no "more", and our load of length misses its store (P1): we would sleep on text that is there.
+	// publishes no "more", and our load of extent misses its store (P1): we would sleep on text that is there.
 	words.acknowledged.Store(taken)
-	return s.take(words.length.Load())
+	return s.take(words.extent.Load())
 }
 
-// take copies the text up to length, which the server wrote, out of the reply. A server that breaks a rule of layout.md
+// take copies the text up to extent, which the server wrote, out of the reply. A server that breaks a rule of layout.md
 // ends the session.
-func (s *Stream) take(length uint32) (text string, err error) {
+func (s *Stream) take(extent uint32) (text string, err error) {
 	defer s.lane.caught(debug.SetPanicOnFault(true), &err)
-	room := s.lane.geometry.ReplyBytes - layout.MessageBytes
-	fits, text := length >= s.read && length <= room, ""
+	room := segment.Bound(s.lane.geometry.Outputs)
+	fits, text := extent >= s.read && extent <= room, ""
 	if fits {
-		text = string(s.lane.Reply(s.slot)[s.read:length])
+		text = string(s.lane.Output(0, s.slot)[s.read:extent])
 	}
 	if err := s.lane.Intact(); err != nil {
 		return "", err
 	}
 	if fits && utf8.ValidString(text) {
-		s.read = length
+		s.read = extent
 		return text, nil
 	}
 	err = fault.Violated("text", "the reply of slot %d is no UTF-8", s.slot)
 	if !fits {
-		err = fault.Violated("length", "slot %d has %d bytes of text after %d; %d fit", s.slot, length, s.read, room)
+		err = fault.Violated("extent", "slot %d has %d bytes of text after %d; %d fit", s.slot, extent, s.read, room)
 	}
 	s.lane.hooks.Broken(err)
 	return "", fmt.Errorf("%w: %w", fault.ServerGone, err)
 }
 
-// Message is what the server said of an error, behind the text. Valid after a final completion, while the slot is owned.
+// Message is what the server said of an error. Valid after a final completion, while the slot is owned.
 func (s *Stream) Message(final *layout.Completion) (message string, err error) {
-	err = s.lane.Touch(func() { message = string(s.lane.Reply(s.slot)[final.Label:final.Length]) })
-	return message, err
+	return s.lane.Said(s.slot, final)
 }
 
 // Close gives the prompt up unless it is over, and says whether the slot is the caller's to release.

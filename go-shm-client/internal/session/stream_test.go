@@ -23,7 +23,7 @@ func (h *heapLane) prompt(ctx context.Context, t testing.TB, text string) *Strea
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := h.Prompt(ctx, slot, layout.Submission{Length: uint32(copy(h.Slot(slot), text)), SamplingSteps: 9})
+	stream, err := h.Prompt(ctx, slot, layout.Submission{Extent: uint32(copy(h.Input(0, slot), text)), SamplingSteps: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestTextComesAsItGrows(t *testing.T) {
 		ctx := background(t)
 		stream := h.prompt(ctx, t, "hello")
 		got := h.take(t)
-		if text := string(h.server.Slot(got.Slot)[:got.Length]); text != "hello" || got.SamplingSteps != 9 {
+		if text := h.server.Text(got); text != "hello" || got.SamplingSteps != 9 {
 			t.Errorf("%s: submitted %q, %+v", name, text, got)
 		}
 		for _, piece := range []string{"one ", "two ", "€"} {
@@ -172,26 +172,26 @@ func TestALyingServerEndsTheSession(t *testing.T) {
 		"more than fits": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "x")
 			<-read
-			s.Length(got.Slot).Store(fakeserver.PromptReplyBytes - layout.MessageBytes + 1)
+			s.Extent(got.Slot).Store(fakeserver.ReplyBytes + 1)
 			s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore})
 		},
 		"less than before": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "some text")
 			<-read
-			s.Length(got.Slot).Store(2)
+			s.Extent(got.Slot).Store(2)
 			s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore})
 		},
 		"half a character": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) { s.Append(got, "\xe2\x82") },
 		"a final text that shrank": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Append(got, "some text")
 			<-read
-			s.Answer(got, layout.Completion{Length: 2, Label: 2})
+			s.Answer(got, layout.Completion{Extent: 2})
 		},
-		"more text than reply": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
-			s.Answer(got, layout.Completion{Length: 2, Label: 3})
+		"a final text that does not fit": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
+			s.Answer(got, layout.Completion{Extent: fakeserver.ReplyBytes + 1})
 		},
-		"text where messages go": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
-			s.Answer(got, layout.Completion{Length: fakeserver.PromptReplyBytes, Label: fakeserver.PromptReplyBytes})
+		"a message that does not fit": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
+			s.Answer(got, layout.Completion{MessageBytes: layout.MessageBytes + 1})
 		},
 		"unknown status": func(s *fakeserver.Server, got layout.Submission, read <-chan struct{}) {
 			s.Answer(got, layout.Completion{Status: layout.StatusBroken + 1})
@@ -251,11 +251,11 @@ type scribe struct {
 func (sc *scribe) speak(s *fakeserver.Server) {
 	i := sc.random.IntN(len(sc.held))
 	got := sc.held[i]
-	words := int(s.Slot(got.Slot)[0])
+	words := int(s.Input(0, got.Slot)[0])
 	if s.Cancelled(got) {
 		s.Finish(got, layout.StatusCancelled, "")
 	} else if sc.written[got.Slot] < words {
-		s.Append(got, fmt.Sprintf("%d:%d ", s.Slot(got.Slot)[1], sc.written[got.Slot]))
+		s.Append(got, fmt.Sprintf("%d:%d ", s.Input(0, got.Slot)[1], sc.written[got.Slot]))
 		sc.written[got.Slot]++
 		return
 	} else {
@@ -326,8 +326,8 @@ func readOne(ctx context.Context, h *heapLane, number byte, random *rand.Rand) e
 	if random.IntN(4) == 0 {
 		leaveAt = random.IntN(3)
 	}
-	h.Slot(slot)[0], h.Slot(slot)[1] = byte(words), number
-	stream, err := h.Prompt(ctx, slot, layout.Submission{Length: 2})
+	h.Input(0, slot)[0], h.Input(0, slot)[1] = byte(words), number
+	stream, err := h.Prompt(ctx, slot, layout.Submission{Extent: 2})
 	if err != nil {
 		h.Release(slot)
 		return ignoreEnd(err)
@@ -498,7 +498,7 @@ func TestWhatIsCopiedAfterHangingUpIsNoAnswer(t *testing.T) {
 	h.server.Append(got, "two")
 	h.server.Finish(got, layout.StatusOK, "")
 	h.left.Store(true)
-	clear(h.server.Reply(got.Slot)) // as the server's giving back does
+	clear(h.server.Output(0, got.Slot)) // as the server's giving back does
 	h.fail(errEnded)
 	if text, final, err := stream.Next(ctx); text != "" || !errors.Is(err, errEnded) {
 		t.Errorf("%q, %+v, %v", text, final, err)

@@ -36,11 +36,11 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// answerWithReply answers with the checksum of the pixels, and with a reply that repeats their first 64 bytes.
-func answerWithReply(s *fakeserver.Server, got layout.Submission) {
-	pixels := s.Slot(got.Slot)
-	n := copy(s.Reply(got.Slot), pixels[:64])
-	s.Answer(got, layout.Completion{Checksum: fakeserver.Checksum(pixels), Length: uint32(n), Batch: 1})
+// answerWithRow answers with the checksum of the pixels, and with an output that repeats their first 64 bytes.
+func answerWithRow(s *fakeserver.Server, got layout.Submission) {
+	pixels := s.Input(0, got.Slot)
+	copy(s.Output(0, got.Slot), pixels[:64])
+	s.Answer(got, layout.Completion{Checksum: fakeserver.Checksum(pixels), Batch: 1})
 }
 
 type tally struct{ answered, abandoned, full, failed atomic.Int64 }
@@ -48,7 +48,7 @@ type tally struct{ answered, abandoned, full, failed atomic.Int64 }
 // caller claims, fills, calls, checks and releases until stop, and gives a tenth of its calls up in flight.
 func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error {
 	random := rand.New(rand.NewPCG(seed, 1))
-	want := make([]byte, layout.ImageBytes)
+	want := make([]byte, imageBytes)
 	for {
 		select {
 		case <-stop:
@@ -72,12 +72,12 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 			return err
 		}
 		fill(want, random.Uint64())
-		copy(h.Slot(slot), want)
+		copy(h.Input(0, slot), want)
 		ctx, cancel := context.Background(), context.CancelFunc(func() {})
 		if random.IntN(10) == 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(random.Int64N(int64(100*time.Microsecond))))
 		}
-		result, owned, err := h.Call(ctx, slot, layout.OpEcho, 0)
+		result, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 		cancel()
 		switch {
 		case !owned && errors.Is(err, fault.DeadlineExceeded):
@@ -85,10 +85,10 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 			continue
 		case !owned:
 			return fmt.Errorf("slot %d lost to %w", slot, err)
-		case err == nil && (!bytes.Equal(h.Slot(slot), want) || result.Checksum != fakeserver.Checksum(want)):
+		case err == nil && (!bytes.Equal(h.Input(0, slot), want) || result.Checksum != fakeserver.Checksum(want)):
 			return fmt.Errorf("slot %d was overwritten, or read before it was written", slot)
-		case err == nil && !bytes.Equal(h.Reply(slot)[:result.Length], want[:64]):
-			return fmt.Errorf("slot %d has another's reply: %x", slot, binary.LittleEndian.Uint64(h.Reply(slot)))
+		case err == nil && !bytes.Equal(h.Output(0, slot), want[:64]):
+			return fmt.Errorf("slot %d has another's output: %x", slot, binary.LittleEndian.Uint64(h.Output(0, slot)))
 		case err == nil:
 			count.answered.Add(1)
 		case errors.Is(err, errEnded):
@@ -111,7 +111,7 @@ func TestHundredsOfGoroutinesLoseNothingOnFewSlots(t *testing.T) {
 			} {
 				t.Run(fmt.Sprintf("%d slots, spin %v, server answers %s", slots, spin, name), func(t *testing.T) {
 					behaviour.Random = rand.New(rand.NewPCG(seed, uint64(slots)))
-					behaviour.Answer = answerWithReply
+					behaviour.Answer = answerWithRow
 					h := newHeapLane(t, slots, spin)
 					h.run(behaviour)
 					count := stress(t, h, seed, 200, false)
@@ -152,7 +152,7 @@ func TestALoneSleeperIsAlwaysWoken(t *testing.T) {
 							t.Error(err)
 							return
 						}
-						if _, _, err := h.Call(ctx, slot, layout.OpEcho, 0); err != nil {
+						if _, _, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho}); err != nil {
 							t.Errorf("call %d: %v", calls, err)
 							return
 						}
@@ -174,7 +174,7 @@ func TestAServerThatDiesUnderLoadFailsEachCallOnce(t *testing.T) {
 			h.run(fakeserver.Behaviour{
 				Random: rand.New(rand.NewPCG(seed, uint64(i))),
 				Hold:   4, Polls: 10, Delay: 50 * time.Microsecond,
-				Answer: answerWithReply,
+				Answer: answerWithRow,
 			})
 			stress(t, h, seed+uint64(i), 50, true)
 			<-h.ended

@@ -54,7 +54,7 @@ func (l *Lane) enqueue(slot uint32, s layout.Submission) error {
 	s.Slot = slot
 	var encoded [layout.EntryBytes]byte
 	s.Encode(encoded[:])
-	c.requestID, c.streaming, c.taken = s.RequestID, s.Op == layout.OpPrompt, 0
+	c.requestID, c.streaming, c.taken = s.RequestID, s.Op == layout.OpRun && l.streams != nil, 0
 	c.mores.Store(0)
 	if c.streaming {
 		l.streams[slot].reset()

@@ -9,24 +9,10 @@ import (
 	"go-shm-client/internal/machine"
 )
 
-// Call submits an owned slot, all of it, and waits for its completion. owned says whose the slot is afterwards: false only
-// when ctx ended first, and then the lane releases it once the server has completed it.
-func (l *Lane) Call(ctx context.Context, slot uint32, op, flags uint16) (result layout.Completion, owned bool, err error) {
-	return l.Do(ctx, slot, layout.Submission{Op: op, Flags: flags, Length: l.geometry.SlotBytes})
-}
-
-// Do is Call with any submission that is completed once. Its times are filled in.
+// Do submits an owned slot, and waits for its completion: s says the operation and the extent, its times are filled in. owned says
+// whose the slot is afterwards: false only when ctx ended first, and then the lane releases it once the server has completed it.
 func (l *Lane) Do(ctx context.Context, slot uint32, s layout.Submission) (result layout.Completion, owned bool, err error) {
-	return l.do(ctx, slot, s, nil)
-}
-
-// CallWith is Call of a slot that was taken, and not claimed yet: data, which must fit, is written to it first.
-func (l *Lane) CallWith(ctx context.Context, slot uint32, data []byte, op, flags uint16) (result layout.Completion, owned bool, err error) {
-	return l.do(ctx, slot, layout.Submission{Op: op, Flags: flags, Length: l.geometry.SlotBytes}, data)
-}
-
-func (l *Lane) do(ctx context.Context, slot uint32, s layout.Submission, data []byte) (result layout.Completion, owned bool, err error) {
-	w, news, err := l.attempt(ctx, slot, s, data, true)
+	w, news, err := l.attempt(ctx, slot, s, true)
 	if err != nil {
 		return layout.Completion{}, true, err
 	}
@@ -55,20 +41,14 @@ func (l *Lane) begin(w *wait) {
 	}
 }
 
-// attempt submits an owned slot, after data was written to it if there is any, and polls for news of it where that may pay. On an
-// error, which is fault.NotRun, nothing was published and the slot is still the caller's.
-func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, data []byte, poll bool) (w wait, news bool, err error) {
+// attempt submits an owned slot, and polls for news of it where that may pay. On an error, which is fault.NotRun, nothing was
+// published and the slot is still the caller's.
+func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, poll bool) (w wait, news bool, err error) {
 	if ctx.Err() != nil {
 		return wait{}, false, fault.As(fault.Context(ctx), fault.NotRun)
 	}
 	s.Deadline = l.deadlineOf(ctx)
 	defer l.attemptCaught(debug.SetPanicOnFault(true), slot, &w, &err)
-	if data != nil {
-		if err := l.admit(); err != nil {
-			return wait{}, false, fault.As(err, fault.NotRun)
-		}
-		copy(l.Slot(slot), data)
-	}
 	// The role is taken before the submission is published: the server then finds client_parked cleared and does not
 	// ring for a client that polls.
 	l.begin(&w)
