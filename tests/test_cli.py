@@ -221,7 +221,7 @@ def test_a_second_sigterm_while_http_waits_for_its_clients_changes_nothing(start
 
 def test_the_generators_process_logs_in_the_same_format(start):
     endpoint = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--generator-model", "x"]
-    server = start("--engine", "none", *endpoint, "--log-format", "json")
+    server = start("--engine", "none", *endpoint, "--prompt-priority", "normal", "--log-format", "json")
     server.process.terminate()
     assert server.process.wait(60) == 0
     lines = [json.loads(line) for line in server.log.splitlines()]

@@ -59,7 +59,8 @@ def test_each_model_is_found_by_its_name_and_the_first_without_one(serve):
 
 
 def test_a_client_may_ask_which_models_there_are(serve):
-    server = serve("stub_models:pair", "stub_models:iris", "--generator", "stub_generators:computing")
+    prompts = ("--generator", "stub_generators:computing", "--prompt-priority", "normal")
+    server = serve("stub_models:pair", "stub_models:iris", *prompts)
     pair, iris, prompts = ask(server.socket, "models")
     assert (pair["name"], pair["version"], pair["protocol"], pair["state"]) == ("pair", "1", "call", "ready")
     assert pair["inputs"][1] == {"name": "b", "datatype": "FP64", "shape": [5]}

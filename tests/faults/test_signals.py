@@ -14,6 +14,7 @@ from conftest import ROOT, children, until
 
 SERVE = [sys.executable, "-m", "shm_server.cli", "serve", "--engine", "none"]
 OPENAI = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--generator-model", "x"]
+OPENAI += ["--prompt-priority", "normal"]
 # What happens in this order while a server starts; each is interrupted in a process of its own.
 MOMENTS = [
     "import shm_server.commands",
