@@ -11,7 +11,7 @@
  *   empty      prompts without text
  *   invalid    prompts that are no UTF-8
  *   deaf       never reads its completions: submits each slot once, says that it sleeps, and says nothing more
- *   breaking   submits each slot twice without waiting, is thrown out, and connects again, and again
+ *   breaking   submits a slot again without waiting, and one that there is not, is thrown out, and connects again, and again
  *   connecting says hello and hangs up, again and again
  *   half       connects, says half a hello, again and again; keeps the last 64 connections
  */
@@ -229,8 +229,9 @@ static void reconnect(void)
                 continue;
             }
             if (is("breaking")) {
-                for (uint32_t i = 0; i < s.lane.submission_entries; i++)
+                for (uint32_t i = 1; i < s.lane.submission_entries; i++)
                     submit(&s, 0);
+                submit(&s, s.lane.slot_count); /* should each have been answered before the next came */
                 char bytes[256];
                 while (recv(s.socket, bytes, sizeof bytes, 0) > 0)
                     ;
