@@ -35,8 +35,8 @@ def buckets(max_batch: int) -> list[int]:
 class CallDispatcher(Dispatcher):
     """Runs `model` on what the sessions submit; with `echo_only` it is a name and a signature, and a run is an error.
 
-    `max_batch` is a power of two; a batch of n rows runs in the next power of two. `name` and `version` are those under
-    which it is served, unless they are the model's own. Raises ValueError.
+    `max_batch` is a power of two, and never more than the model's own; a batch of n rows runs in the next power of two.
+    `name` and `version` are those under which it is served, unless they are the model's own. Raises ValueError.
     """
 
     protocol = layout.Protocol.CALL
@@ -56,6 +56,7 @@ class CallDispatcher(Dispatcher):
             raise ValueError(f"max_batch must be a power of two, not {max_batch}")
         if not 1 <= slots <= layout.MAX_SLOTS:
             raise ValueError(f"slots must be 1 to {layout.MAX_SLOTS}, not {slots}")
+        max_batch = min(max_batch, 1 << (model.max_batch.bit_length() - 1))
         super().__init__(spin_us=spin_us, limit=max_batch)
         self.model, self.slots, self.echo_only = model, slots, echo_only
         self.name = self.called = name or model.name
@@ -210,7 +211,7 @@ class Rows:
         self._read_only = np.frombuffer(memoryview(self.memory).toreadonly(), np.uint8)
 
     def row_bytes(self, extent: int | None) -> int:
-        return int(np.prod(self.signature.shape(self.tensor, extent), dtype=np.int64)) * self.tensor.dtype.itemsize
+        return self.signature.row_bytes(self.tensor, extent)
 
     def view(self, count: int, extent: int | None, *, read_only: bool) -> np.ndarray:
         """The first rows, (count, *shape) where the symbolic dimension has `extent`."""

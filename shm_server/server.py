@@ -59,7 +59,6 @@ class Server(Control):
     ) -> None:
         process.open_standard_descriptors()
         served = model if isinstance(model, Model) else Classified(model)
-        max_batch = min(max_batch, 1 << (served.max_batch.bit_length() - 1))
         calls = CallDispatcher(served, spin_us=spin_us, max_batch=max_batch, slots=slots, echo_only=model is None)
         self._path = default_socket() if path is None else path
         super().__init__(

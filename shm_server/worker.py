@@ -111,10 +111,8 @@ def load_call(options: dict, spin_us: float) -> Dispatcher:
     log.info("loading %s from %s", source.name, source.place)
     model = source.load(engine=options["engine"], threads=options["threads"])
     trial(model)
-    max_batch = min(options["max_batch"], 1 << (model.max_batch.bit_length() - 1))
-    dispatcher = CallDispatcher(
-        model, name=source.name, version=source.version, spin_us=spin_us, max_batch=max_batch, slots=options["slots"]
-    )
+    batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
+    dispatcher = CallDispatcher(model, name=source.name, version=source.version, spin_us=spin_us, **batches)
     dispatcher.warm_up()
     log.info("%s is warm on %s after %.1f s", source.name, model.platform, time.perf_counter() - begun)
     return dispatcher

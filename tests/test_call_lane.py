@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from client import Client, connect, hello, read_reason
 
-from shm_server import layout
+from shm_server import _core, layout
 from shm_server.layout import Op, Reason, Status
 
 STUB = Path(__file__).with_name("stub_models.py")
@@ -93,8 +93,6 @@ def test_a_batch_runs_at_the_smallest_bucket_that_holds_its_largest_extent(serve
 
 
 def test_an_echo_counts_the_bytes_up_to_the_extent(serve):
-    from shm_server import _core
-
     server = serve("tokens")
     with Client(server.socket) as client:
         client.inputs[0][:], client.inputs[1][:] = 3, 4

@@ -162,9 +162,9 @@ class Signature:
         extent = extent or self.bound
         return tuple(extent if isinstance(dimension, str) else dimension for dimension in tensor.shape)
 
-    def row_bytes(self, tensor: Tensor) -> int:
-        """The bytes of a row of `tensor` at the bound."""
-        return math.prod(self.shape(tensor)) * tensor.dtype.itemsize
+    def row_bytes(self, tensor: Tensor, extent: int | None = None) -> int:
+        """The bytes of a row of `tensor` where the symbolic dimension has `extent`, or is at its bound."""
+        return math.prod(self.shape(tensor, extent)) * tensor.dtype.itemsize
 
     def buckets(self) -> tuple[int | None, ...]:
         """Every extent that a batch may run at, (None,) for a signature without a symbolic dimension."""
