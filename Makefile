@@ -27,7 +27,7 @@ help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make test-loaded    all tests five times beside busy loops, and once under stress-ng"
 	@echo "make test-torch     the tests of .pt2 files, in an environment of their own: PyPI's torch is gigabytes"
-	@echo "make lint    ruff, gofmt, go vet, the generated constants"
+	@echo "make lint    ruff, gofmt, go vet, the directions of imports, the generated constants"
 	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
 	@echo "make bench-publish  put the last \`make bench\` into the READMEs and bench/results"
@@ -80,6 +80,7 @@ lint: $(VENV)/.test
 	$(PY) tools/generate_layout.py --check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 	@bad=$$($(dir $(shell command -v $(GO)))gofmt -l go-shm-client bench/go); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
 	cd go-shm-client && GOWORK=off $(GO) vet ./...
 	for module in $(GO_MODULES); do (cd $$module && $(GO) vet ./...) || exit 1; done

@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 
 from shm_server import Server
+from shm_server.door.supervisor import Supervisor
 from shm_server.generators import Limits, Sampling, check_prompt
 from shm_server.layout import Protocol
-from shm_server.supervisor import Supervisor
 
 MAX_SESSIONS = 4
 

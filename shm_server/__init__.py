@@ -17,19 +17,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .listener import SocketInUse, default_socket
-    from .models import Classifier, load_classifier
-    from .models.function import model
-    from .server import Server
+    from shm_server.door.listener import SocketInUse, default_socket
+    from shm_server.door.server import Server
+    from shm_server.models import Classifier, load_classifier
+    from shm_server.models.function import model
 
     __version__: str
 
 # Imported when they are used: the command takes signals before NumPy is there.
 _MODULES = {
     "Classifier": "models",
-    "Server": "server",
-    "SocketInUse": "listener",
-    "default_socket": "listener",
+    "Server": "door.server",
+    "SocketInUse": "door.listener",
+    "default_socket": "door.listener",
     "load_classifier": "models",
     "model": "models.function",
 }

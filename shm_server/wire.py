@@ -26,7 +26,7 @@ import socket
 import struct
 from typing import ClassVar
 
-from .layout import Status
+from shm_server.layout import Status
 
 # Bytes of a packet: a prompt of some 20,000 words with room to spare. A socket's buffer holds it, 208 KiB by default.
 MAX_PACKET = 128 << 10

@@ -11,10 +11,12 @@ import threading
 import time
 from pathlib import Path
 
-from shm_server import Server, generators, logs, tcp
+from shm_server import Server, generators
+from shm_server.door.supervisor import Backoff, Supervisor
+from shm_server.gateways import tcp
 from shm_server.generators import Limits, Sampling
 from shm_server.layout import Protocol
-from shm_server.supervisor import Backoff, Supervisor
+from shm_server.runtime import logs
 
 
 class Unspeakable(Exception):
@@ -177,12 +179,12 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     web = None
     if http_port is not None:
-        from shm_server import http
+        from shm_server.gateways import http
 
         web = http.Server(None, tcp.bind(http_port), generator)
         web.start()
     if metrics_port is not None:
-        from shm_server import metrics
+        from shm_server.gateways import metrics
 
         metrics.Server(server, tcp.bind(metrics_port)).start()
     server.run()

@@ -12,7 +12,8 @@ import time
 import numpy as np
 
 import shm_server
-from shm_server import Server, logs
+from shm_server import Server
+from shm_server.runtime import logs
 
 LABELS = ("setosa", "versicolor", "virginica")
 

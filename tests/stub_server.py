@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 
-from shm_server import Server, logs
+from shm_server import Server
+from shm_server.runtime import logs
 
 
 class Brightness:

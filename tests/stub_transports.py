@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import stub_server
 
-from shm_server import Server, http, logs, tcp, uds
-from shm_server.listener import Listener
+from shm_server import Server
+from shm_server.door.listener import Listener
+from shm_server.gateways import http, tcp, uds
+from shm_server.gateways.serialized import Serialized
 from shm_server.models import load_classifier
-from shm_server.serialized import Serialized
+from shm_server.runtime import logs
 
 
 class Guarded(stub_server.Brightness):

@@ -73,7 +73,8 @@ WRONG = {
 
 
 def test_flags_that_make_no_sense_are_one_line_and_exit_2(capsys):
-    from shm_server import options, train
+    from shm_server.cli import options
+    from shm_server.training import train
 
     def parse(flags: str) -> None:
         args = parser.parse_args(["serve", *flags.split(" ")])
@@ -107,7 +108,8 @@ def test_without_a_command_there_is_help():
 
 
 def test_the_endpoints_model_is_one_thing_and_the_classifiers_another():
-    from shm_server import options, train
+    from shm_server.cli import options
+    from shm_server.training import train
 
     flags = "serve --model mine.keras --generator openai --generator-model gemma3 --timeout 2.5 --base-url http://h/v1"
     args = options.parser(train).parse_args(flags.split())
@@ -121,7 +123,8 @@ def test_the_endpoints_model_is_one_thing_and_the_classifiers_another():
     "flags", ["--log-level error --log-format json serve", "serve --log-level error --log-format json"]
 )
 def test_log_flags_stand_before_the_command_or_after_it(flags):
-    from shm_server import options, train
+    from shm_server.cli import options
+    from shm_server.training import train
 
     args = options.parser(train).parse_args(flags.split())
     assert (args.log_level, args.log_format) == ("error", "json")

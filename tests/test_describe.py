@@ -2,7 +2,7 @@
 
 import pytest
 
-from shm_server.describe import INNERMOST, LONGEST, describe, message, one_line, where
+from shm_server.runtime.describe import INNERMOST, LONGEST, describe, message, one_line, where
 
 
 class Raises(Exception):

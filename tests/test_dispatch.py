@@ -14,11 +14,11 @@ from conftest import ROOT, until
 from stub_server import Brightness
 
 from shm_server import Server
-from shm_server.call_lane import CallDispatcher
-from shm_server.classified import Classified
-from shm_server.control import Control
+from shm_server.door.listener import Listener
 from shm_server.layout import FrameKind, Op, Reason, Status
-from shm_server.listener import Listener
+from shm_server.models.classified import Classified
+from shm_server.worker.call_lane import CallDispatcher
+from shm_server.worker.control import Control
 
 
 class Images(CallDispatcher):

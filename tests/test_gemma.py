@@ -583,7 +583,7 @@ def texts(tmp_path):
 def test_the_training_script_writes_what_a_server_loads(texts, tmp_path, capsys, monkeypatch):
     import jax
 
-    from shm_server.generators import train_tiny
+    from shm_server.training import train_tiny
 
     monkeypatch.setenv("NPROC", "1")  # which it sets itself
     made = tmp_path / "made"
@@ -602,7 +602,7 @@ def test_the_training_script_writes_what_a_server_loads(texts, tmp_path, capsys,
 
 
 def test_training_that_can_not_start_is_one_clear_error(texts, tmp_path, capsys, monkeypatch):
-    from shm_server.generators import train_tiny
+    from shm_server.training import train_tiny
 
     monkeypatch.setenv("NPROC", "1")
     (tmp_path / "file").write_text("in the way")
@@ -621,7 +621,7 @@ def test_training_that_can_not_start_is_one_clear_error(texts, tmp_path, capsys,
 
 
 def test_the_corpus_is_split_before_anything_learns_from_it():
-    from shm_server.generators.corpus import even, split
+    from shm_server.training.corpus import even, split
 
     works = {"one": "".join(f"line {number}\n" for number in range(1000)), "two": "a\n" * 500}
     training, held_out = split(works)

@@ -20,8 +20,9 @@ from conftest import ROOT, ServerProcess
 from PIL import Image
 from stub_server import GATE
 
-from shm_server import SocketInUse, tcp
-from shm_server import http as transport
+from shm_server import SocketInUse
+from shm_server.gateways import http as transport
+from shm_server.gateways import tcp
 from shm_server.layout import Op
 
 STUB = ROOT / "tests" / "stub_transports.py"

@@ -7,7 +7,7 @@ import pytest
 from picture_files import chunk, png, saved
 from PIL import Image, ImageOps
 
-from shm_server.images import CONTENT_TYPES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
+from shm_server.gateways.images import CONTENT_TYPES, ImageError, ImageTooLarge, looks_like_image, pixels_from_image
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 

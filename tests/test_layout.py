@@ -15,7 +15,7 @@ from heap_lane import image_spec, prompt_spec, tokens_spec
 from tables import CONSTANTS, ENUMS, FORMATS, PAGE, ROOT, SIZES, STRUCTS
 
 from shm_server import layout
-from shm_server.segment import Plan
+from shm_server.session.segment import Plan
 
 BYTES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4, "u32[8]": 32}
 BYTES |= {"lane[1]": SIZES["lane"], "tensor[24]": 24 * SIZES["tensor"]}

@@ -12,8 +12,8 @@ import pictures_of_all_kinds
 import pytest
 from conftest import ROOT, ServerProcess
 
-from shm_server import http as http_transport
-from shm_server import images
+from shm_server.gateways import http as http_transport
+from shm_server.gateways import images
 
 SEED = 8
 SCORE = 0.01  # decoders of JPEG and WebP round differently

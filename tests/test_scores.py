@@ -5,7 +5,7 @@ import pytest
 from client import Client
 
 from shm_server.layout import Op, Status
-from shm_server.scores import checked, declared
+from shm_server.models.scores import checked, declared
 
 HALVES = np.full((4, 2), 0.5, np.float32)
 

@@ -21,14 +21,7 @@ from shm_server.layout import Protocol
 
 pytest.importorskip("openai")
 
-from shm_server.generators import (
-    GeneratorError,
-    ModelError,
-    Unauthorized,
-    Unavailable,
-    generate,
-    load_generator,
-)
+from shm_server.generators import GeneratorError, ModelError, Unauthorized, Unavailable, generate, load_generator
 from shm_server.generators.endpoint import Endpoint
 
 KEY = "sk-proj-plantedKEY0123456789"

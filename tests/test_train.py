@@ -22,8 +22,9 @@ Image = pytest.importorskip("PIL.Image", reason="needs the extra [train]")
 tensorflow.config.threading.set_intra_op_parallelism_threads(1)
 tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
-from shm_server import train as training  # noqa: E402
-from shm_server.models import fit, load_classifier, pictures  # noqa: E402
+from shm_server.models import load_classifier, pictures  # noqa: E402
+from shm_server.training import fit  # noqa: E402
+from shm_server.training import train as training  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ("blue", "green", "red")  # in alphabetical order, as classes are
@@ -270,7 +271,7 @@ class TestRefusals:
         assert "error: " in capsys.readouterr().err
 
     def test_from_the_command_line(self, tmp_path):
-        command = [sys.executable, "-m", "shm_server.train", "--data", str(tmp_path / "nowhere")]
+        command = [sys.executable, "-m", "shm_server.training.train", "--data", str(tmp_path / "nowhere")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1
         assert done.stderr == f"shm-server train: {tmp_path}/nowhere: no such folder or zip file\n"

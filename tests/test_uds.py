@@ -16,9 +16,10 @@ from client import connect, hung_up, read_exactly
 from conftest import until
 from stub_transports import Guarded
 
-from shm_server import SocketInUse, uds
-from shm_server.listener import Listener
-from shm_server.serialized import Serialized
+from shm_server import SocketInUse
+from shm_server.door.listener import Listener
+from shm_server.gateways import uds
+from shm_server.gateways.serialized import Serialized
 
 
 class Shades(Guarded):

@@ -7,8 +7,9 @@ import time
 import numpy as np
 from client import read_frame
 
-from shm_server import doorbell, layout
+from shm_server import layout
 from shm_server.layout import FrameKind
+from shm_server.session import doorbell
 
 
 def test_a_welcome_says_what_the_servers_clock_reads():

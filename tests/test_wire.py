@@ -8,9 +8,10 @@ import pytest
 from client import hello, read_reason
 from stub_generators import supervised
 
-from shm_server import remote, wire
+from shm_server import wire
 from shm_server.generators import ModelError, Sampling
 from shm_server.layout import Reason, Status
+from shm_server.worker import remote
 
 MESSAGES = [
     wire.Load("STREAM", {"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),

@@ -23,7 +23,7 @@ import (
 	"go-shm-client/internal/fault"
 )
 
-// Both limits are the server's, too (shm_server/images.py and http.py); a test compares them.
+// Both limits are the server's, too (shm_server/gateways/images.py and http.py); a test compares them.
 const (
 	// MaxBytes is the size of the largest file that is taken. A camera's picture has a few megabytes.
 	MaxBytes = 16 << 20

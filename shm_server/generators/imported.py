@@ -12,8 +12,8 @@ import importlib
 import re
 from typing import Any
 
-from shm_server.describe import describe, one_line, where
 from shm_server.generators import Generator, ModelError, NoGenerator
+from shm_server.runtime.describe import describe, one_line, where
 
 SPEC = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 # What a Generator has (generators/__init__.py).

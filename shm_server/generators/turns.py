@@ -24,9 +24,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 
-from shm_server.describe import describe, where
 from shm_server.generators import Generation, Generator
 from shm_server.generators.sampling import Sampling
+from shm_server.runtime.describe import describe, where
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ The bottom of the import chain: nothing here knows what the bytes are used for.
 
 import numpy as np
 
-from . import generated
-from .generated import *  # noqa: F403
+from shm_server.layout import generated
+from shm_server.layout.generated import *  # noqa: F403
 
 header = np.dtype(generated.STRUCTS["header"])
 lane = np.dtype(generated.STRUCTS["lane"])

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from shm_server.describe import describe
 from shm_server.models.errors import ModelError
 from shm_server.models.protocol import Arrays, Model
 from shm_server.models.tensor import FLOATS, Tensor, datatype_of
+from shm_server.runtime.describe import describe
 
 log = logging.getLogger(__name__)
 

@@ -34,12 +34,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from shm_server.describe import describe
 from shm_server.models import engines
 from shm_server.models.errors import ModelError
 from shm_server.models.function import as_model
 from shm_server.models.protocol import Model
 from shm_server.models.tensor import check_name
+from shm_server.runtime.describe import describe
 
 UNVERSIONED = "1"
 TEMPORARY = ("~", ".tmp", ".part")

@@ -8,7 +8,7 @@ import numpy as np
 
 from shm_server import _core, layout
 from shm_server.layout import Datatype, Op, Protocol
-from shm_server.segment import LaneSpec, Plan, TensorSpec, write_header
+from shm_server.session.segment import LaneSpec, Plan, TensorSpec, write_header
 
 
 def memory_of(spec: LaneSpec) -> tuple[mmap.mmap, Plan]:

@@ -20,10 +20,10 @@ import pytest
 from heap_lane import HeapLane, image_spec, prompt_spec
 
 from shm_server import _core
-from shm_server.doorbell import Peer
 from shm_server.layout import Op, Reason
-from shm_server.segment import Segment, allot
-from shm_server.session import Session
+from shm_server.session.doorbell import Peer
+from shm_server.session.segment import Segment, allot
+from shm_server.session.session import Session
 
 SIZE = 8 * mmap.PAGESIZE
 TRUNCATED = "the client truncated its segment, or took pages out of it"

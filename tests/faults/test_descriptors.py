@@ -13,8 +13,8 @@ import pytest
 from client import Client, connect, hung_up
 from conftest import ROOT, ended, until
 
+from shm_server.door.listener import Listener
 from shm_server.layout import Op, Status
-from shm_server.listener import Listener
 
 # Every transport and a generator's process; the model forks at its first picture, as argv[3] says. The child
 # lives until the file argv[2] is there, where it does not return to the server's code.

@@ -22,8 +22,8 @@ from conftest import ROOT, children, until
 from test_hostile_clients import assert_serves
 
 from shm_server import layout
-from shm_server.control import MAX_GREETING
 from shm_server.layout import Op, Protocol, Reason, Status
+from shm_server.worker.control import MAX_GREETING
 
 ANSWERS = 20  # a victim must get, while the flood goes on
 IMAGE, PROMPT = Protocol.CALL, Protocol.STREAM

@@ -11,8 +11,8 @@ from client import Client
 from conftest import ROOT, until
 from test_prompt_lane import Prompts
 
-from shm_server.counters import GAUGES, HELP
 from shm_server.layout import Protocol, Status
+from shm_server.worker.counters import GAUGES, HELP
 
 
 def prompt(site, count: int) -> None:
@@ -71,7 +71,7 @@ def test_every_counter_has_a_help(site):
         page = site.page()
     named = {name.removesuffix("_total") for name in re.findall(r"^# HELP shm_(\w+)", page, re.MULTILINE)}
     assert named >= {"echoes", "prompts", "sessions", "spin_hits", "views"}
-    assert named - {"model_batches", "part_up"} <= {*HELP, *GAUGES}, "say in shm_server/counters.py what it counts"
+    assert named - {"model_batches", "part_up"} <= {*HELP, *GAUGES}, "say in worker/counters.py what it counts"
 
 
 def test_a_sessions_counters_do_not_fall_while_it_ends(echo_server):

@@ -340,8 +340,8 @@ def test_a_user_that_nobody_knows_is_served_and_leaves_nothing(tmp_path, home):
 import getpass, os, sys
 from pathlib import Path
 from shm_server import cli
-import shm_server.commands
-shm_server.commands.run = lambda argv, stop: print(Path.home(), getpass.getuser(), os.path.expanduser("~")) or 0
+import shm_server.cli.commands
+shm_server.cli.commands.run = lambda argv, stop: print(Path.home(), getpass.getuser(), os.path.expanduser("~")) or 0
 sys.exit(cli.main([]))
 """
     os.chmod(tmp_path, 0o777)

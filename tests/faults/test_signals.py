@@ -17,11 +17,11 @@ OPENAI = ["--generator", "openai", "--base-url", "http://127.0.0.1:9/v1", "--gen
 OPENAI += ["--prompt-priority", "normal"]
 # What happens in this order while a server starts; each is interrupted in a process of its own.
 MOMENTS = [
-    "import shm_server.commands",
+    "import shm_server.cli.commands",
     "import argparse",
     "import numpy",
     "import shm_server._core",
-    "import shm_server.serve",
+    "import shm_server.cli.serve",
     "fcntl.flock",
     "import prometheus_client",
     "subprocess.Popen",
@@ -95,7 +95,8 @@ def test_a_signal_at_any_moment_of_the_start_ends_the_server_with_0_and_leaves_n
 def test_three_signals_are_as_good_as_one(tmp_path):
     starting = [
         Starting(
-            tmp_path / "start", "import numpy=SIGINT,import shm_server.models=SIGTERM,import shm_server.serve=SIGTERM"
+            tmp_path / "start",
+            "import numpy=SIGINT,import shm_server.models=SIGTERM,import shm_server.cli.serve=SIGTERM",
         ),
         Starting(tmp_path / "held", "fcntl.flock=SIGTERM,os.lstat=SIGTERM,os.remove=SIGINT"),
         Starting(tmp_path / "end", "os.rename=SIGTERM,os.remove=SIGTERM,os.remove=SIGINT"),
@@ -291,7 +292,7 @@ def test_as_process_1_a_signal_while_it_starts(tmp_path):
     command = ["unshare", "--pid", "--fork", "--mount-proc", *SERVE]
     starting = [
         Starting(tmp_path / str(number), f"{moment}=SIGTERM", command=command)
-        for number, moment in enumerate(["import shm_server.commands", "import numpy", "os.rename"])
+        for number, moment in enumerate(["import shm_server.cli.commands", "import numpy", "os.rename"])
     ]
     for each in starting:
         each.ended_well()

@@ -15,9 +15,9 @@ from client import Client, connect
 from conftest import ROOT, until
 
 from shm_server import SocketInUse
+from shm_server.door.listener import MAX_PATH, Listener, default_socket
 from shm_server.layout import Status
-from shm_server.listener import MAX_PATH, Listener, default_socket
-from shm_server.process import words
+from shm_server.runtime.process import words
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 fork = multiprocessing.get_context("fork")

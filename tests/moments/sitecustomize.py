@@ -19,7 +19,7 @@ def _look(event: str, args: tuple) -> None:
     if not _moments or os.environ["SIGNALS_TO"] not in sys.argv:
         return
     what = f"{event} {args[0] if args else ''}"
-    _events += bool(_events) or what == "import shm_server.commands"
+    _events += bool(_events) or what == "import shm_server.cli.commands"
     moments, number = _moments[0]
     if any(what.startswith(moment) or moment == str(_events) for moment in moments.split("|")):
         del _moments[0]

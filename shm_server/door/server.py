@@ -1,0 +1,114 @@
+"""The server: a model behind the call lane, workers of others, a generator behind the stream lane."""
+
+import collections
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from shm_server.door.listener import Listener, SocketInUse, default_socket
+from shm_server.door.supervisor import Supervisor
+from shm_server.models import Classifier
+from shm_server.models.classified import Classified
+from shm_server.models.protocol import Model
+from shm_server.runtime import logs, process
+from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, CallDispatcher
+from shm_server.worker.control import Control
+
+log = logging.getLogger(__name__)
+
+# A sleeping core of a virtual machine takes 30 to 60 us to wake. A spin of about that long costs at most twice what
+# the better of spinning and sleeping costs (Karlin et al., "Empirical Studies of Competitive Spinning", 1991).
+DEFAULT_SPIN_US = 100.0
+DEFAULT_MAX_SESSIONS = 256
+
+
+class Server(Control):
+    """Serves `model` to every client of the Unix socket at `path`, through shared memory.
+
+    model         a `shm_server.models.Model`, or a `Classifier` of pictures; None serves echo only
+    path          of the Unix socket, or a Listener; without it `default_socket()`
+    spin_us       microseconds to look for work before sleeping; 0 never spins, inf keeps a core for it
+    max_batch     rows run at once at most, a power of two; never more than the model's own
+    slots         of a session whose client asks for no number
+    max_sessions  clients at a time
+    allow_other_users   let peers of other users in; their segments are sealed memfds
+    cpu           pin the data thread to this core
+    workers       Supervisors of other models that are ready; the caller stops them. Without `model` the first is the
+                  default
+    generator     the Supervisor of a generator that is ready; None offers no stream lane. The caller stops it
+
+    `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
+    program, like the command: SIGTERM, SIGINT and SIGHUP stop it unless the program has handlers of its own, and a path
+    that cannot be had is SystemExit with one line. In other threads it is what Listener raises: SocketInUse, ValueError
+    or OSError. Lines are logged to stderr unless the program has configured logging.
+    """
+
+    def __init__(
+        self,
+        model: Model | Classifier | None,
+        path: str | os.PathLike | Listener | None = None,
+        *,
+        spin_us: float = DEFAULT_SPIN_US,
+        max_batch: int = DEFAULT_MAX_BATCH,
+        slots: int = DEFAULT_SLOTS,
+        max_sessions: int = DEFAULT_MAX_SESSIONS,
+        allow_other_users: bool = False,
+        cpu: int | None = None,
+        workers: Sequence[Supervisor] = (),
+        generator: Supervisor | None = None,
+    ) -> None:
+        process.open_standard_descriptors()
+        served = model if isinstance(model, Model) else Classified(model)
+        calls = CallDispatcher(served, spin_us=spin_us, max_batch=max_batch, slots=slots, echo_only=model is None)
+        self._path = default_socket() if path is None else path
+        super().__init__(
+            calls,
+            path if isinstance(path, Listener) else None,
+            max_sessions=max_sessions,
+            allow_other_users=allow_other_users,
+            cpu=cpu,
+            forwards=(*workers, generator) if generator else tuple(workers),
+        )
+        self._workers, self._generator = tuple(workers), generator
+        self.questions["models"] = self.models
+
+    def run(self) -> None:
+        """Serve until `stop`; then drain, say goodbye to every client and remove the socket file."""
+        if not logs.configured():
+            logs.configure()
+        with process.stopped_by_signals(self.stop):
+            try:
+                with self._source or Listener(self._path, other_users=self.allow_other_users) as self._source:
+                    super().run()
+            except (SocketInUse, ValueError, OSError) as error:
+                if self._failure or isinstance(self._path, Listener) or not process.is_main_thread():
+                    raise
+                raise SystemExit(f"shm-server: {process.words(error)}") from None
+            log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in self.counters().items() if value))
+
+    def parts(self) -> dict[str, bool]:
+        """What this server was asked to serve with, and whether it is there. Any thread."""
+        parts = {} if self.dispatcher.echo_only else {"classifier": True}
+        parts |= {worker.name: worker.alive for worker in self._workers}
+        return parts | ({"generator": self._generator.alive} if self._generator else {})
+
+    def models(self) -> list[dict[str, object]]:
+        """What is served, as layout.md's "Question and answer" says it. Any thread."""
+        found = [] if self.dispatcher.echo_only else [(self.dispatcher.metadata(), self.dispatcher.protocol, True)]
+        found += [(worker.model, worker.protocol, worker.alive) for worker in self.forwards]
+        return [
+            {**model, "outputs": [_unlabelled(tensor) for tensor in model["outputs"]]}
+            | {"protocol": protocol.name.lower(), "state": "ready" if alive else "starting"}
+            for model, protocol, alive in found
+        ]
+
+    def all_counters(self) -> dict[str, int]:
+        """`counters` with those of the workers added. Any thread."""
+        counters = collections.Counter(self.counters())
+        for worker in self.forwards:
+            counters.update(worker.counters())
+        return dict(counters)
+
+
+def _unlabelled(tensor: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in tensor.items() if key != "labels"}

@@ -1,0 +1,147 @@
+"""One worker's process, as the server has it: start it, send to it, hear what it says until it ends.
+
+worker = WorkerProcess(load, "the process of iris")
+for message in worker.messages():       # until its process has ended
+    ...
+worker.ending()                         # "was ended by SIGKILL"
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+from shm_server import wire
+from shm_server.runtime import forked, process
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "import sys; from shm_server.worker.main import main; raise SystemExit(main(int(sys.argv[1])))"
+# A worker's control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
+COUNTERS_SECONDS = 0.5
+# Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
+STOP_SECONDS = 15.0
+
+
+class WorkerProcess:
+    """One worker's process, as the server sees it; OSError when it cannot be started.
+
+    load    what it is told first
+    called  what it is, in sentences
+    """
+
+    def __init__(self, load: wire.Load, called: str) -> None:
+        self.called = called
+        self.counters: dict[str, int] = {}
+        """When it last said them."""
+        self._pipe, theirs = wire.pair()
+        self._process: subprocess.Popen | None = None
+        try:
+            with theirs, _signals_blocked():
+                # Only to say stop is waited for: what is passed on is sent without.
+                self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STOP_SECONDS), 0))
+                wire.send(self._pipe, load)
+                command = [sys.executable, "-c", PROGRAM, str(theirs.fileno())]
+                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            # Its end is known by this and not by the pipe's, which a child that it has forked may hold open.
+            self._life = os.pidfd_open(self._process.pid)
+        except BaseException:
+            if self._process:
+                self._process.kill()
+                self._process.wait()
+            self._pipe.close()
+            raise
+        self._sending = threading.Lock()  # nobody sends to a descriptor that is another's by now
+        self._asked = False
+        self._answered = threading.Event()
+        forked.close_in_child(self._abandon)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: wire.Message, passed: socket.socket | None = None, *, wait: bool = False) -> None:
+        """OSError when it is gone; BlockingIOError when it is so far behind that the pipe is full. Any thread."""
+        with self._sending:
+            wire.send(self._pipe, message, passed, 0 if wait else socket.MSG_DONTWAIT)
+
+    def ask_counters(self) -> None:
+        """Have `counters` be those of now, unless that takes too long. One thread at a time."""
+        if not self._asked:  # else its answer is late, and says what is so when it comes
+            self._answered.clear()
+            self._asked = True
+            try:
+                self.send(wire.AskCounters())
+            except OSError:  # it is gone, or the pipe is full
+                self._asked = False
+                return
+        self._answered.wait(COUNTERS_SECONDS)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def messages(self) -> Iterator[wire.Message]:
+        """What it says, as it comes, until its process has ended, which is collected then. Raises Malformed."""
+        poll = select.poll()
+        for each in (self._pipe, self._life):
+            poll.register(each, select.POLLIN)
+        try:
+            limit = None
+            while events := dict(poll.poll(limit)):
+                if self._pipe.fileno() not in events:
+                    return
+                try:
+                    message, _ = wire.receive(self._pipe, wire.Ready, wire.Failed, wire.Counters)
+                except EOFError:
+                    poll.unregister(self._pipe)
+                    limit = STOP_SECONDS * 1000  # a worker closes it to finish, or in good order, and goes
+                    continue
+                if isinstance(message, wire.Counters):
+                    self.counters = message.values
+                    self._asked = False
+                    self._answered.set()
+                else:
+                    yield message
+            log.error("%s hung up and did not end within %g s: killed", self.called, STOP_SECONDS)
+        finally:
+            self._end()
+
+    def ending(self) -> str:
+        """How its process ended, once `messages` has."""
+        code = self._process.returncode
+        if code >= 0:
+            return f"ended with code {code}"
+        with contextlib.suppress(ValueError):  # a real-time signal, which has no name
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by signal {-code}"
+
+    def _end(self) -> None:
+        self._process.kill()  # unless it has ended
+        self._process.wait()
+        with self._sending:
+            self._pipe.close()
+        life, self._life = self._life, -1
+        os.close(life)
+        self._answered.set()
+
+    def _abandon(self) -> None:
+        """In a forked child: the worker is its parent's."""
+        self._pipe.close()
+        os.close(self._life)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process started meanwhile has them blocked until it says what they are to do; ours get theirs afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, process.STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""The other ways in: HTTP, the Unix-socket protocol, and metrics."""

@@ -1,0 +1,79 @@
+"""The server's counters as Prometheus metrics, for `shm-server serve --metrics PORT` (extra: metrics)."""
+
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from wsgiref import simple_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from shm_server.door import server
+from shm_server.gateways import tcp
+from shm_server.runtime import forked
+from shm_server.worker.counters import GAUGES, HELP
+
+log = logging.getLogger(__name__)
+
+
+class Collector:
+    """Reads the counters when it is scraped; nothing is added to any request's way."""
+
+    def __init__(self, server: server.Server) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        counters = self._server.all_counters()
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(f"shm_{name}", text, counters.pop(name, 0))
+        for name, value in counters.items():
+            yield CounterMetricFamily(f"shm_{name}", HELP.get(name, name), value)
+        sizes = CounterMetricFamily("shm_model_batches", "Model batches by the size they ran in", labels=["images"])
+        for bucket, count in self._server.dispatcher.batches.items():
+            sizes.add_metric([str(bucket)], count)
+        yield sizes
+        parts = GaugeMetricFamily("shm_part_up", "Is a part there that the server was asked for", labels=["part"])
+        for part, up in self._server.parts().items():
+            parts.add_metric([part], up)
+        yield parts
+
+
+class Server:
+    """Answers scrapes of `serving` on `sock`, which `tcp.bind` made, in threads of its own."""
+
+    def __init__(self, serving: server.Server, sock: socket.socket) -> None:
+        registry = CollectorRegistry()
+        registry.register(Collector(serving))
+        self._address = sock.getsockname()
+        self._http = _Http(self._address, _Quiet, bind_and_activate=False)
+        self._http.socket.close()
+        self._http.socket = sock  # bound before the model was loaded
+        self._http.server_name, self._http.server_port = self._address
+        self._http.setup_environ()
+        self._http.set_app(make_wsgi_app(registry))
+        self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
+        forked.close_in_child(self._abandon)
+
+    def start(self) -> None:
+        """Let clients in. Raises SocketInUse or OSError."""
+        tcp.listen(self._http.socket, self._http.request_queue_size)
+        self._thread.start()
+        log.info("metrics at http://%s:%d/metrics", *self._address)
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _abandon(self) -> None:
+        forked.let_go(self._address)
+
+
+class _Http(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(simple_server.WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """A line a scrape is no news."""

@@ -1,0 +1,1 @@
+"""What `shm-server train` and the tiny Gemma model are made with."""

@@ -1,0 +1,190 @@
+"""A worker: the process that has a model and serves its lanes.
+
+A model that is slow, holds the GIL or dies hurts its own callers only: each is in a process of its own. It gets its
+clients from the server's process (wire.py) and shares nothing else with it: when it dies, its clients see the end of
+their sessions, the other models go on, and supervisor.py starts another.
+"""
+
+import contextlib
+import errno
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+from shm_server import wire
+from shm_server.generators import ModelError, NoGenerator, Sampling, load_generator
+from shm_server.layout import Protocol, Status
+from shm_server.models.checking import trial
+from shm_server.models.quiet import quiet_imports
+from shm_server.models.source import Source
+from shm_server.runtime import logs, process
+from shm_server.runtime.describe import message
+from shm_server.worker import remote
+from shm_server.worker.call_lane import CallDispatcher
+from shm_server.worker.control import Control
+from shm_server.worker.dispatch import Dispatcher
+from shm_server.worker.prompt_lane import PromptDispatcher
+
+log = logging.getLogger(__name__)
+
+
+class Inbox:
+    """The worker's end of the wire: a `control.Source` of clients; prompts go to `dispatcher`, if it takes any."""
+
+    control: Control
+    """Whose counters are asked for."""
+
+    def __init__(self, pipe: socket.socket, dispatcher: Dispatcher) -> None:
+        self.socket, self._dispatcher = pipe, dispatcher
+        self._kinds = [wire.Client, wire.AskCounters, wire.Stop]
+        if isinstance(dispatcher, PromptDispatcher):
+            self._kinds.append(wire.Prompt)
+
+    def listen(self) -> None:
+        """Nothing to do: clients come when they are sent."""
+
+    def accept(self) -> tuple[socket.socket, bytes]:
+        """The next client and its hello.
+
+        BlockingIOError: there is none, or the message was something else; EOFError: there will be none; another
+        OSError: this one was lost; Malformed, after the sender has been told.
+        """
+        try:
+            said, passed = wire.receive(self.socket, *self._kinds, flags=socket.MSG_DONTWAIT)
+        except EOFError:
+            _orphaned()
+        except wire.Malformed as error:
+            if error.passed:  # of somebody who waits for text: a Client, whose body is any, is never malformed
+                with error.passed, contextlib.suppress(OSError):
+                    wire.send(error.passed, wire.End(Status.MODEL_ERROR, str(error)), flags=socket.MSG_DONTWAIT)
+            raise
+        if isinstance(said, wire.Client):
+            return passed, said.hello
+        if isinstance(said, wire.Stop):
+            raise EOFError("no client will come any more")
+        if isinstance(said, wire.Prompt):
+            self._begin(said, remote.SocketReply(passed))
+        else:
+            wire.send(self.socket, wire.Counters(self.control.counters()), flags=socket.MSG_DONTWAIT)
+        raise BlockingIOError(errno.EAGAIN, "that was no client")
+
+    def _begin(self, said: wire.Prompt, reply: remote.SocketReply) -> None:
+        begin = self._dispatcher.begin
+        self._dispatcher.post(lambda: begin(lambda: (said.text, Sampling(**said.sampling)), reply))
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def give_way() -> None:
+    """Have every thread of this process leave its core to whoever else wants it.
+
+    SCHED_IDLE (sched(7)): one that wakes up takes the core at once. Niceness would only make our share smaller; a
+    thread that is about to classify still waited for the end of our time slice, up to 8 ms. Where nobody leaves a core
+    idle, next to nothing is generated: clients and servers that spin for ever want a core each beside ours.
+    """
+    seen: set[str] = set()
+    while more := set(os.listdir("/proc/self/task")) - seen:  # a new thread inherits it from a seen one
+        for thread in more:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+        seen |= more
+
+
+def load_stream(options: dict, spin_us: float) -> Dispatcher:
+    """`options` are the arguments of `load_generator`."""
+    log.info("loading the generator: %s", options["engine"])
+    generator = load_generator(**options)
+    log.info("prompts: %s%s", generator.name, f". {generator.note}" if generator.note else "")
+    return PromptDispatcher(generator, spin_us=spin_us)
+
+
+def load_call(options: dict, spin_us: float) -> Dispatcher:
+    """`options`: `source`, the fields of a `Source`; `engine` and `threads` of its `load`; `max_batch` and `slots` as
+    for the server.
+    """
+    source, begun = Source(**options["source"]), time.perf_counter()
+    log.info("loading %s from %s", source.name, source.place)
+    model = source.load(engine=options["engine"], threads=options["threads"])
+    trial(model)
+    batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
+    dispatcher = CallDispatcher(model, name=source.name, version=source.version, spin_us=spin_us, **batches)
+    dispatcher.warm_up()
+    log.info("%s is warm on %s after %.1f s", source.name, model.platform, time.perf_counter() - begun)
+    return dispatcher
+
+
+LOADERS = {Protocol.STREAM.name: load_stream, Protocol.CALL.name: load_call}
+
+
+def serve(
+    dispatcher: Dispatcher, pipe: socket.socket, *, idle: bool, max_sessions: int, allow_other_users: bool = False
+) -> None:
+    """Say that the model is ready, and serve until the server's process says stop."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(1e-4)
+    inbox = Inbox(pipe, dispatcher)
+    inbox.control = Control(dispatcher, inbox, max_sessions=max_sessions, allow_other_users=allow_other_users)
+    wire.send(pipe, wire.Ready(dict(dispatcher.metadata())))
+    if idle:  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
+        give_way()
+    inbox.control.run()
+    counters = inbox.control.counters()
+    said = ", ".join(f"{name} {value}" for name, value in counters.items() if value)
+    log.info("%s: %s", dispatcher.called, said)
+
+
+def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
+    """The thread that sees the server die while the generator loads; later the control thread does."""
+    gone = select.poll()
+    gone.register(pipe, 0)  # hanging up is always reported
+    gone.poll()
+    if not loaded.is_set():
+        _orphaned()
+
+
+def _orphaned() -> None:
+    """The server was killed: its clients see the same of us."""
+    log.error("the server's process is gone: so is its worker's")
+    logs.flush()
+    os._exit(1)
+
+
+def main(fd: int) -> int:
+    """Serve at the end `fd` of a wire; the exit code."""
+    for number in process.STOPPING:  # meant for the whole group: we stop when the server says so
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOPPING)
+    pipe = socket.socket(fileno=fd)
+    try:
+        load, _ = wire.receive(pipe, wire.Load)
+    except EOFError:  # the server has died meanwhile
+        return 1
+    logs.configure(**load.log)
+    sys.path += [folder for folder in load.path if folder not in sys.path]
+    for name in ("absl", "jax", "matplotlib"):  # which accelerators there are not, which fonts there are
+        logging.getLogger(name).setLevel(logging.ERROR)
+    loaded = threading.Event()
+    threading.Thread(target=_watch_server, args=(pipe, loaded), name="server-watch", daemon=True).start()
+    spin_us = load.serving.pop("spin_us")
+    try:
+        with quiet_imports():
+            dispatcher = LOADERS[load.protocol](load.options, spin_us)
+    except (ModelError, ValueError, OSError) as error:
+        wire.send(pipe, wire.Failed(message(error), isinstance(error, NoGenerator)))
+        return 1
+    loaded.set()
+    try:
+        serve(dispatcher, pipe, **load.serving)
+    except BaseException:
+        log.exception("the process of %s failed", dispatcher.name)
+        logs.flush()
+        os._exit(1)  # now: no thread of a model, or of a client that reads nothing, is waited for
+    return 0
