@@ -127,7 +127,8 @@ def test_a_signal_in_the_middle_of_a_handshake_is_obeyed_after_it(tmp_path, numb
     """Raised in the control thread itself, while it allots a segment."""
     program = f"""
 import signal, sys
-from shm_server import Server, segment
+from shm_server import Server
+from shm_server.session import segment
 allot = segment.allot
 def interrupted(*arguments):
     signal.raise_signal({int(number)})

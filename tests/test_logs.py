@@ -15,7 +15,7 @@ from shm_server.layout import Op, Status
 
 def run(program: str, **how) -> subprocess.Popen:
     """A process that logs; `log` and `logs` are imported for it."""
-    head = "import logging, os, sys\nfrom shm_server import logs\nlog = logging.getLogger('test')\n"
+    head = "import logging, os, sys\nfrom shm_server.runtime import logs\nlog = logging.getLogger('test')\n"
     return subprocess.Popen([sys.executable, "-c", head + program], cwd=ROOT, text=True, **how)
 
 

@@ -173,7 +173,7 @@ def test_a_mapping_is_guarded_where_little_memory_is_left_to_the_process():
     script = """
 import os, resource
 from shm_server import _core
-from shm_server.segment import allot
+from shm_server.session.segment import allot
 fd = allot(32768, False)
 mapping = _core.Mapping(fd, 32768)
 resource.setrlimit(resource.RLIMIT_DATA, (0, 0))
@@ -189,7 +189,7 @@ def test_a_thread_whose_signal_stack_is_no_more_is_guarded_too():
     script = """
 import ctypes, os
 from shm_server import _core
-from shm_server.segment import allot
+from shm_server.session.segment import allot
 
 class Stack(ctypes.Structure):
     _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
@@ -353,7 +353,7 @@ def test_slots_are_read_only_for_whoever_gets_them_as_an_array():
 FOREIGN = """
 import faulthandler, mmap, os, resource
 from shm_server import _core
-from shm_server.segment import allot
+from shm_server.session.segment import allot
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 

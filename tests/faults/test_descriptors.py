@@ -23,8 +23,10 @@ import multiprocessing, os, subprocess, sys, time
 sys.path.insert(0, TESTS)
 import stub_server
 from stub_generators import supervised
-from shm_server import Server, http, logs, metrics, tcp, uds
-from shm_server.listener import Listener
+from shm_server import Server
+from shm_server.door.listener import Listener
+from shm_server.gateways import http, metrics, tcp, uds
+from shm_server.runtime import logs
 
 folder, gate, way = sys.argv[1:]
 

@@ -137,7 +137,9 @@ def test_whatever_a_generator_does_is_the_answer_to_that_prompt(start, tmp_path,
 STARTED = """
 import importlib.metadata, sys
 import posix_ipc
-from shm_server import Server, logs, segment
+from shm_server import Server
+from shm_server.runtime import logs
+from shm_server.session import segment
 import stub_server
 
 def fail(*arguments, **named):

@@ -112,8 +112,9 @@ def test_the_generator_gives_way_only_when_it_is_ready():
 import gc, os, socket, sys, threading
 sys.path.insert(0, TESTS)
 import stub_generators
-from shm_server import wire, worker
-from shm_server.prompt_lane import PromptDispatcher
+from shm_server import wire
+from shm_server.worker import main as worker
+from shm_server.worker.prompt_lane import PromptDispatcher
 
 def policies():
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}

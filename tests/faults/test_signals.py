@@ -147,7 +147,7 @@ import os, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from conftest import until
 from stub_generators import supervised
-from shm_server import logs; logs.configure()
+from shm_server.runtime import logs; logs.configure()
 generator = supervised("endless")
 until(lambda: generator.pid)
 print(generator.pid, flush=True)
@@ -170,7 +170,7 @@ generator.wait_ready()
 def test_another_thread_obeys_while_the_main_thread_is_in_c():
     program = """
 import ctypes
-from shm_server import process
+from shm_server.runtime import process
 process.PATIENCE_SECONDS = 0.01
 stop = process.Stop()
 stop.clean_up = lambda: print("cleaned up", flush=True)
@@ -194,7 +194,7 @@ def test_a_server_in_a_program_of_ones_own_obeys_too_while_the_main_thread_is_in
     """Also between its last look for signals and its sleep in epoll, which is a moment that no test can hit."""
     program = """
 import ctypes, os, signal
-from shm_server import process
+from shm_server.runtime import process
 lock, lib = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 lib.pthread_mutex_lock(lock)
 with process.stopped_by_signals(lambda: print("stopped", flush=True)):
@@ -230,7 +230,7 @@ print("went on", flush=True)
 def test_a_signal_to_a_child_that_was_just_forked_ends_it_and_not_the_server():
     program = """
 import os, signal
-from shm_server import process
+from shm_server.runtime import process
 stop = process.Stop()
 stop.install()
 stop.serving(lambda: print("the server was stopped"))
@@ -250,7 +250,7 @@ print(codes, stop.asked)
 def test_a_stop_that_does_not_come_to_its_end_is_ended():
     program = """
 import threading
-from shm_server import logs, process
+from shm_server.runtime import logs, process
 process.STOP_SECONDS = 0.01
 logs.configure()
 stop = process.Stop()

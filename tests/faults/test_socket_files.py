@@ -105,7 +105,7 @@ def test_the_file_appears_when_a_server_has_loaded(start, tmp_path):
     program = f"""
 import os, time
 from shm_server import Server
-from shm_server.listener import Listener
+from shm_server.door.listener import Listener
 with Listener({str(path)!r}) as listener:
     print("claimed", flush=True)
     while not os.path.exists({str(gate)!r}): time.sleep(0.01)
