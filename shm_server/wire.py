@@ -8,10 +8,11 @@ bytes that it is.
                         Client        a client of shared memory with its hello; its socket is passed
                         Prompt        one from HTTP; the socket is passed that the reply goes to
                         AskCounters   answered by Counters
-                        Stop          answer what is in flight, and end
+                        Move          another worker serves now: tell the clients, answer what is in flight, and end
+                        Stop          answer what is in flight for a few seconds, and end
     worker -> server    Ready         it has its model and is warm
                         Failed        it could not load, in words, and ends
-                        Counters
+                        Counters      when it is asked, and the last thing that it says
     worker -> whoever asked a Prompt, on the prompt's socket
                         Text          a piece of the reply
                         End           how it ended
@@ -81,6 +82,11 @@ class AskCounters(Message):
 
 
 @dataclasses.dataclass(frozen=True)
+class Move(Message):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
 class Stop(Message):
     pass
 
@@ -120,7 +126,7 @@ class End(Message):
 
 
 # A tag is a message's place in this line, from 1.
-MESSAGES = (Load, Client, Prompt, AskCounters, Stop, Ready, Failed, Counters, Text, End)
+MESSAGES = (Load, Client, Prompt, AskCounters, Move, Stop, Ready, Failed, Counters, Text, End)
 TAGS = {kind: tag for tag, kind in enumerate(MESSAGES, 1)}
 
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from shm_server import layout
-from shm_server.layout import Datatype, FrameKind, Op, Protocol
+from shm_server.layout import Datatype, FrameKind, Op, Protocol, Status
 
 # NumPy's name of a datatype is that of layout.md, but for these.
 DTYPES = {each: each.name.lower().replace("fp", "float") for each in Datatype if each != Datatype.BF16}
@@ -145,7 +145,7 @@ class Client:
             self.sock.send(bytes([layout.BELL]))
 
     def wait(self, seconds: float = 60.0) -> np.ndarray:
-        """The next completion, copied. TimeoutError, or EOFError when the session ends first."""
+        """The next completion, copied. TimeoutError when none comes, also when the session has ended."""
         entries, end = len(self.completions), time.monotonic() + seconds
         entry = self.completions[self.head % entries]
         while entry["turn"] != layout.turn(self.head, entries):
@@ -154,6 +154,12 @@ class Client:
             time.sleep(0.0002)
         self.head += 1
         return entry.copy()
+
+    @property
+    def answered(self) -> bool:
+        """Is there another completion?"""
+        entries = len(self.completions)
+        return self.completions[self.head % entries]["turn"] == layout.turn(self.head, entries)
 
     def array(self, number: int) -> np.ndarray:
         """The slots' rows of a tensor, the inputs first, as what it is: (slots, *dims)."""
@@ -189,3 +195,28 @@ class Client:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class Prompts(Client):
+    """A client of the prompt lane; one prompt a slot at a time."""
+
+    def __init__(self, server, **sizes: int) -> None:
+        super().__init__(server.socket, protocol=Protocol.STREAM, **sizes)
+
+    def prompt(self, text: str | bytes, *, slot: int = 0, **fields) -> int:
+        data = text.encode() if isinstance(text, str) else text
+        self.controls[slot]["acknowledged"] = self.controls[slot]["cancel"] = 0
+        self.slots[slot, : len(data)] = np.frombuffer(data, np.uint8)
+        return self.submit(slot, Op.RUN, **({"extent": len(data), "sampling_steps": 8} | fields))
+
+    def final(self) -> tuple[Status, str, str]:
+        """How the next prompt to end did, its text, and an error's message; every `more` before it is taken."""
+        while (done := self.wait())["status"] == Status.MORE:
+            self.controls[done["slot"]]["acknowledged"] += 1
+        text = bytes(self.replies[done["slot"], : done["extent"]]).decode()
+        self.done = done
+        return Status(done["status"]), text, self.message(done)
+
+    def ask(self, text: str | bytes, **fields) -> tuple[Status, str, str]:
+        self.prompt(text, **fields)
+        return self.final()

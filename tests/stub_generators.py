@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from shm_server import Server, generators
-from shm_server.door.supervisor import Backoff, Supervisor
+from shm_server.door.replica import Backoff
+from shm_server.door.supervisor import Supervisor
 from shm_server.gateways import tcp
 from shm_server.generators import Limits, Sampling
 from shm_server.layout import Protocol

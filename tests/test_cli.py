@@ -104,7 +104,7 @@ def test_without_a_command_there_is_help():
     done = run()
     assert done.returncode == 2
     assert done.stderr.startswith("usage: shm-server")
-    assert "serve a model" in done.stderr
+    assert "serve models" in done.stderr
 
 
 def test_the_endpoints_model_is_one_thing_and_the_classifiers_another():

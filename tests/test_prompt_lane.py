@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from client import Client, connect, hello, hung_up, read_reason
+from client import Client, Prompts, connect, hello, hung_up, read_reason
 from conftest import ROOT, children, ended, until
 
 from shm_server.layout import CompletionFlag, FrameKind, Op, Protocol, Reason, ServerState, Status, SubmissionFlag
@@ -29,31 +28,6 @@ def generator_pid(server) -> int:
     """The process that a stub server started."""
     (child,) = children(server.pid)
     return child
-
-
-class Prompts(Client):
-    """A client of the prompt lane; one prompt a slot at a time."""
-
-    def __init__(self, server, **sizes: int) -> None:
-        super().__init__(server.socket, protocol=Protocol.STREAM, **sizes)
-
-    def prompt(self, text: str | bytes, *, slot: int = 0, **fields) -> int:
-        data = text.encode() if isinstance(text, str) else text
-        self.controls[slot]["acknowledged"] = self.controls[slot]["cancel"] = 0
-        self.slots[slot, : len(data)] = np.frombuffer(data, np.uint8)
-        return self.submit(slot, Op.RUN, **({"extent": len(data), "sampling_steps": 8} | fields))
-
-    def final(self) -> tuple[Status, str, str]:
-        """How the next prompt to end did, its text, and an error's message; every `more` before it is taken."""
-        while (done := self.wait())["status"] == Status.MORE:
-            self.controls[done["slot"]]["acknowledged"] += 1
-        text = bytes(self.replies[done["slot"], : done["extent"]]).decode()
-        self.done = done
-        return Status(done["status"]), text, self.message(done)
-
-    def ask(self, text: str | bytes, **fields) -> tuple[Status, str, str]:
-        self.prompt(text, **fields)
-        return self.final()
 
 
 def test_a_prompt_is_answered(server):

@@ -11,7 +11,8 @@ from conftest import children, ended, until
 from stub_generators import supervised
 
 from shm_server import wire
-from shm_server.door.supervisor import Backoff, Supervisor
+from shm_server.door.replica import Backoff
+from shm_server.door.supervisor import Supervisor
 from shm_server.door.worker_process import WorkerProcess
 from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
 from shm_server.layout import Protocol, Reason
@@ -99,7 +100,7 @@ def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervis
         return started[0]
 
     running: list[Supervisor] = []
-    monkeypatch.setattr("shm_server.door.supervisor.WorkerProcess", start)
+    monkeypatch.setattr("shm_server.door.replica.WorkerProcess", start)
     running.append(supervisor("endless"))
     running[0].stop()
     assert ended(started[0].pid)

@@ -18,6 +18,7 @@ MESSAGES = [
     wire.Client(b"\x00\xffany bytes"),
     wire.Prompt("to be \u20ac\u0000\U0001f600", {"steps": 3, "temperature": None}),
     wire.AskCounters(),
+    wire.Move(),
     wire.Stop(),
     wire.Ready({"name": "tiny"}),
     wire.Failed("there is no checkpoint", misnamed=False),
@@ -118,7 +119,7 @@ def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_o
     generator = supervised("computing", spin_us=0)
     try:
         generator.wait_ready()
-        pid, pipe = generator.pid, generator._worker._pipe
+        pid, pipe = generator.pid, generator._replicas[0]._worker._pipe
         for wrong in WRONG:
             if wrong[0] == wire.TAGS[wire.Stop]:
                 continue

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from shm_server.cli import options, serve
+from shm_server.cli import options, reload, serve
 from shm_server.door.listener import SocketInUse
 from shm_server.generators import NoGenerator
 from shm_server.models import ModelError
@@ -26,6 +26,8 @@ def run(argv: list[str] | None, stop: Stop) -> int:
         if args.command == "serve":
             return serve.run(args, stop)
         stop.give_back()
+        if args.command == "reload":
+            return reload.run(args)
         return train.run(args)
     except (ModelError, SocketInUse, ValueError, OSError) as error:
         logs.say(f"shm-server {args.command}: {words(error)}")

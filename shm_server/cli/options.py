@@ -1,7 +1,6 @@
 """The flags of `shm-server`: what there is, and what fits together. What does not is one line, and exit code 2."""
 
 import argparse
-import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -9,17 +8,16 @@ from types import ModuleType
 from typing import NoReturn
 
 from shm_server import __version__, generators, layout, models
+from shm_server.cli.config import MAX_REPLICAS, MAX_THREADS
 from shm_server.door import listener, server
 from shm_server.gateways import uds
 from shm_server.generators import imported
 from shm_server.models import engines
-from shm_server.models.source import Source
 from shm_server.runtime import logs
 from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
 
 DEFAULT_ENGINE = "tensorflow"  # of the bundled network
 HTTP_PORT = 20200  # of http.py, which can only be imported with its extra
-MAX_THREADS = 1024
 MAX_SESSIONS = 1 << 16
 MAX_CONTEXT = 1 << 24
 MAX_SECONDS = 86400
@@ -118,11 +116,17 @@ def parser(train: ModuleType) -> argparse.ArgumentParser:
     top.set_defaults(log_level="info", log_format="text")
     log_flags(top)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve a model until SIGTERM, SIGINT or SIGHUP, which end it with code 0",
+    serve = commands.add_parser("serve", help="serve models until SIGTERM or SIGINT; SIGHUP has them loaded again",
         formatter_class=Defaults)  # fmt: skip
     serve_flags(serve)
     prompt_flags(serve.add_argument_group("prompts", "What answers prompts, in a process of its own."))
     log_flags(serve)
+    reload = commands.add_parser("reload", help="have a server that runs load models again, without a gap",
+        description="Each model is loaded beside the one that serves, and takes over when it is warm. One that does "
+        "not load changes nothing. Code 1 says that one did not.", formatter_class=Defaults)  # fmt: skip
+    reload.add_argument("name", nargs="?", default="", metavar="NAME", help="of a model; all of them without it")
+    socket_flag(reload)
+    log_flags(reload)
     trainer = commands.add_parser("train", help="train the bundled network on CIFAR-10", formatter_class=Defaults)
     train.add_arguments(trainer)
     log_flags(trainer)
@@ -130,12 +134,28 @@ def parser(train: ModuleType) -> argparse.ArgumentParser:
     return top
 
 
+def socket_flag(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--socket", type=name, default=listener.default_socket(), metavar="PATH",
+        help="Unix socket that the server listens on")  # fmt: skip
+
+
 def serve_flags(serve: argparse.ArgumentParser) -> None:
     add = serve.add_argument
     add("sources", nargs="*", metavar="SOURCE",
         help="a model, in a process of its own: MODULE:ATTRIBUTE, a file, or a folder of models and their versions; "
         "with NAME= before it or not. The first is the default; without any the bundled network is")  # fmt: skip
-    add("--socket", type=name, default=listener.default_socket(), metavar="PATH", help="Unix socket to listen on")
+    socket_flag(serve)
+    add("--replicas", type=whole(1, MAX_REPLICAS), default=1, metavar="N",
+        help="processes of each SOURCE; a client's session belongs to one")  # fmt: skip
+    add(
+        "--config",
+        type=name,
+        metavar="FILE",
+        help="more models, each with its engine, threads, replicas, max_batch, slots: TOML, see cli/config.py",
+    )
+    add("--watch", action="store_true", help="load a SOURCE again when its files change, or a higher version appears")
+    add("--takeover", action="store_true",
+        help="load the models beside a server that runs at the same socket, then have it leave")  # fmt: skip
     add("--engine", choices=(*dict.fromkeys((*models.ENGINES, *engines.ENGINES)), "none"), metavar="ENGINE",
         help=f"what runs the model: {', '.join(models.ENGINES)}, or none: echo only (default: {DEFAULT_ENGINE}); of a "
         f"SOURCE that is a file: {', '.join(engines.ENGINES)} (default: the first that can)")  # fmt: skip
@@ -185,12 +205,14 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
     """Call `error` with what does not."""
     if args.cpu is not None and args.cpu not in os.sched_getaffinity(0):
         error(f"--cpu {args.cpu}: this process may run on {sorted(os.sched_getaffinity(0))}")
-    if args.sources:
+    if sources_given(args):
         if args.model:
             error("--model is for pictures: a SOURCE may be a file itself")
         if args.engine == "none":
             error("--engine none serves no SOURCE")
     else:
+        if args.replicas > 1 or args.watch:
+            error("--replicas and --watch are for a SOURCE, of which none is given")
         args.engine = args.engine or DEFAULT_ENGINE
         if args.engine not in (*models.ENGINES, "none"):
             error(f"--engine {args.engine} opens a SOURCE that is a file, of which none is given")
@@ -210,18 +232,17 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
             error(f"--{flag.replace('_', '-')} is not for --generator {engine}")
 
 
+def sources_given(args: argparse.Namespace) -> bool:
+    """Are there models of the user's, and not the bundled network?"""
+    return bool(args.sources or args.config)
+
+
 def _given(value: object) -> bool:
     return value is not None and value is not False  # 0 is given
 
 
 def generator_of(args: argparse.Namespace) -> str:
-    return args.generator or ("none" if args.sources or args.engine == "none" else "tiny")
-
-
-def source_options(args: argparse.Namespace, source: Source) -> dict[str, object]:
-    """What a worker loads of a source, see worker.py."""
-    batches = {"max_batch": args.max_batch, "slots": args.slots}
-    return {"source": dataclasses.asdict(source), "engine": args.engine, "threads": args.model_threads} | batches
+    return args.generator or ("none" if sources_given(args) or args.engine == "none" else "tiny")
 
 
 def generator_options(args: argparse.Namespace) -> dict[str, object] | None:

@@ -2,23 +2,31 @@
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import importlib
 import logging
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from shm_server import models
-from shm_server.cli import options
-from shm_server.door import server
+from shm_server.cli import config, options
+from shm_server.door import fleet, server
+from shm_server.door.fleet import Fleet, Outcome, Wanted
 from shm_server.door.listener import Listener
 from shm_server.door.supervisor import Supervisor
+from shm_server.door.takeover import Handover, Takeover
 from shm_server.gateways import tcp, uds
 from shm_server.gateways.serialized import Serialized
-from shm_server.layout import Protocol
-from shm_server.models.source import resolve
+from shm_server.layout import Protocol, Reason
+from shm_server.runtime.describe import message
 from shm_server.runtime.process import Stop
+from shm_server.session import doorbell
+from shm_server.session.doorbell import Refused
 from shm_server.worker.call_lane import buckets
 
 log = logging.getLogger(__name__)
@@ -38,32 +46,16 @@ def run(args: argparse.Namespace, stop: Stop) -> int:
 
 def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) -> None:
     # Addresses and modules first: what is in use or missing is said before a model is loaded.
+    claims = Claims(args, stop, stack)
+    shm = claims.listener("socket", args.socket)
+    packets = claims.listener("uds", args.uds) if args.uds else None
+    http, web = (_optional("http"), claims.port("http", args.http)) if args.http else (None, None)
+    metrics, scraped = (_optional("metrics"), claims.port("metrics", args.metrics)) if args.metrics else (None, None)
+    generator = None
+    found = Fleet(lambda: _wanted(args), lambda wanted: _supervisor(args, wanted))
     with stop.held():
-        shm = stack.enter_context(Listener(args.socket, other_users=args.allow_other_users))
-    packets = web = scraped = None
-    if args.uds:
-        with stop.held():
-            packets = stack.enter_context(Listener(args.uds, other_users=args.allow_other_users))
-    if args.http:
-        http = _optional("http")
-        web = stack.enter_context(tcp.bind(args.http))
-    if args.metrics:
-        metrics = _optional("metrics")
-        scraped = stack.enter_context(tcp.bind(args.metrics))
-    common = {"max_sessions": args.max_sessions, "allow_other_users": args.allow_other_users}
-    generator, workers = None, []
-    for source in resolve(args.sources):
-        with stop.held():
-            worker = Supervisor(
-                Protocol.CALL,
-                options.source_options(args, source),
-                name=source.name,
-                called=f"the process of {source.name}",
-                spin_us=args.spin,
-                **common,
-            )
-            stack.callback(worker.stop)
-        workers.append(worker)
+        stack.callback(_stop_all, found.supervisors)
+        found.start()
     if loads := options.generator_options(args):
         with stop.held():
             generator = Supervisor(
@@ -71,12 +63,13 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
                 loads,
                 spin_us=server.DEFAULT_SPIN_US if args.prompt_spin is None else args.prompt_spin,
                 idle=args.prompt_priority != "normal",
-                **common,
+                max_sessions=args.max_sessions,
+                allow_other_users=args.allow_other_users,
             )
             stack.callback(generator.stop)
-    classifier = None if workers else _classifier(args)  # meanwhile
-    for worker in workers:
-        worker.wait_ready()
+    classifier = None if options.sources_given(args) else _classifier(args)  # meanwhile
+    for each in found.supervisors:
+        each.wait_ready()
     generator = _ready(generator, args)
     if classifier and (packets or web):
         classifier = Serialized(classifier)
@@ -89,13 +82,22 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
         max_sessions=args.max_sessions,
         allow_other_users=args.allow_other_users,
         cpu=args.cpu,
-        workers=workers,
+        workers=found.supervisors,
         generator=generator,
     )
     stop.serving(serving.stop)
     others = [uds.Server(classifier, packets)] if packets else []
-    others += [http.Server(classifier, web, generator, workers, on_failure=serving.stop)] if web else []
+    others += [http.Server(classifier, web, generator, found.supervisors, on_failure=serving.stop)] if web else []
     others += [metrics.Server(serving, scraped)] if scraped else []
+    serving.when_listening = claims.confirm
+    serving.tasks["takeover"] = Handover(claims.addresses, serving.hand_over).converse
+    reloading = Reloading(found, generator)
+    serving.tasks["reload"] = reloading.answer
+    stop.reloading(reloading.all)
+    if args.watch:
+        ended = threading.Event()
+        stack.callback(ended.set)
+        threading.Thread(target=found.watch, args=(ended,), name="watch", daemon=True).start()
     gc.collect()
     gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
     # Threads share the GIL with the data thread; they hand it over after 0.1 ms, not after 5.
@@ -104,6 +106,125 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
         other.start()
         stack.callback(other.stop)
     serving.run()
+    if serving.handed_over:
+        _leave([*found.supervisors, *([generator] if generator else [])], others, stop)
+
+
+def _leave(supervisors: Sequence[Supervisor], others: Sequence[object], stop: Stop) -> None:
+    """Another server has our addresses: what is in hand is answered, by workers and transports. A signal cuts it."""
+    stop.serving(lambda: [each.ask_to_stop() for each in supervisors])
+    for each in supervisors:
+        if each.protocol == Protocol.CALL:
+            each.move()
+    for other in others:  # whose prompts in hand the generator still answers
+        other.stop()
+    for each in supervisors:
+        each.move()
+    for each in supervisors:
+        each.join()
+
+
+class Claims:
+    """The addresses that the flags name: each claimed for the first time, or taken over from a server that has it."""
+
+    def __init__(self, args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) -> None:
+        self.addresses: dict[str, Listener | socket.socket] = {}
+        self._stop, self._stack, self._other_users = stop, stack, args.allow_other_users
+        self._from: Takeover | None = None
+        if args.takeover:
+            with stop.held():
+                self._from = _takeover(args.socket)
+                stack.callback(self._from.close) if self._from else None
+
+    def listener(self, name: str, path: str) -> Listener:
+        take = self._from and (lambda: self._from.listener(name, path, other_users=self._other_users))
+        return self._claim(name, take, lambda: Listener(path, other_users=self._other_users))
+
+    def port(self, name: str, port: int) -> socket.socket:
+        return self._claim(name, self._from and (lambda: self._from.port(name, port)), lambda: tcp.bind(port))
+
+    def _claim(self, name: str, take: Callable | None, claim: Callable) -> Listener | socket.socket:
+        with self._stop.held():
+            self.addresses[name] = self._stack.enter_context((take and take()) or claim())
+        return self.addresses[name]
+
+    def confirm(self) -> None:
+        """We let clients in: whoever had the addresses may leave."""
+        if self._from:
+            self._from.confirm()
+
+
+def _takeover(path: str) -> Takeover | None:
+    try:
+        return Takeover(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        log.info("no server is at %s: there is nothing to take over", path)
+        return None
+    except Refused as refusal:
+        raise ValueError(f"{path}: its server hands nothing over: {refusal}") from refusal
+
+
+class Reloading:
+    """Has models loaded again when somebody asks: the fleet's, and the generator."""
+
+    def __init__(self, found: Fleet, generator: Supervisor | None) -> None:
+        self._fleet, self._generator = found, generator
+
+    def all(self) -> None:
+        """For SIGHUP: every model; the log says what became of it."""
+        log.info("SIGHUP: every model is loaded again")
+        try:
+            self._reload(None)
+        except models.ModelError as error:
+            log.error("nothing was loaded again: %s", message(error))
+
+    def answer(self, sock: socket.socket, name: str) -> None:
+        """A `control.Task`: layout.md, "Question and answer"."""
+        try:
+            outcomes = self._reload(name or None)
+        except models.ModelError as error:
+            raise Refused(Reason.NO_SUCH_MODEL, message(error)) from error
+        sock.setblocking(True)
+        doorbell.send_answer(sock, [dataclasses.asdict(each) for each in outcomes])
+
+    def _reload(self, name: str | None) -> list[Outcome]:
+        generator = self._generator
+        if name and generator and name == generator.name:
+            return [fleet.again(generator)]
+        outcomes = self._fleet.reload(name) if name or self._fleet.supervisors else []
+        return [*outcomes, *([fleet.again(generator)] if generator and not name else [])]
+
+
+def _wanted(args: argparse.Namespace) -> list[Wanted]:
+    """What the flags, and the file that they name, want now."""
+    found = []
+    for entry in config.entries(args):
+        loads, mark = dataclasses.asdict(entry), entry.source.mark()
+        replicas = loads.pop("replicas")
+        if mark is not None or args.config:
+            mark = (mark, *dataclasses.astuple(entry)[1:])
+        found.append(Wanted(entry.source.name, loads, replicas, mark))
+    return found
+
+
+def _supervisor(args: argparse.Namespace, wanted: Wanted) -> Supervisor:
+    return Supervisor(
+        Protocol.CALL,
+        wanted.options,
+        name=wanted.name,
+        called=f"the process of {wanted.name}",
+        spin_us=args.spin,
+        max_sessions=args.max_sessions,
+        allow_other_users=args.allow_other_users,
+        replicas=wanted.replicas,
+    )
+
+
+def _stop_all(supervisors: Sequence[Supervisor]) -> None:
+    for each in supervisors:  # side by side: each may take seconds
+        each.ask_to_stop()
+    for each in supervisors:
+        each.stop()
 
 
 def _classifier(args: argparse.Namespace) -> models.Classifier | None:

@@ -47,6 +47,7 @@ class Listener:
         self._at = _checked(self.path)
         self._mode = 0o666 if other_users else 0o600
         self._bound: tuple[int, int] | None = None  # device and inode of our socket file
+        self._theirs = False  # are the files another server's?
         with _named(self.path):
             self._lock = _lock(f"{self._at}.lock", self.path)
             self.socket = None
@@ -58,8 +59,36 @@ class Listener:
                 raise
         forked.close_in_child(self._leave_to_parent)
 
+    @classmethod
+    def adopt(cls, path: str, sock: socket.socket, lock: int, *, other_users: bool = False) -> "Listener":
+        """One that another process hands over: `sock` listens at `path`, and `lock` is the descriptor of its lock.
+
+        Both descriptors are ours from now on, what is at the path from `listen` on. ValueError when `sock` is another
+        socket.
+        """
+        adopted = cls.__new__(cls)
+        adopted.path, adopted._at = path, _checked(path)
+        adopted._mode = 0o666 if other_users else 0o600
+        adopted._bound, adopted._lock, adopted.socket, adopted._theirs = None, lock, sock, True
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if sock.family != socket.AF_UNIX or not listens:
+            raise ValueError(f"{path}: expected a socket that listens there, got {sock}")
+        forked.close_in_child(adopted._leave_to_parent)
+        return adopted
+
+    def descriptors(self) -> tuple[int, int]:
+        """What `adopt` takes, in another process: the socket's and the lock's."""
+        return self.socket.fileno(), self._lock
+
     def listen(self) -> None:
-        """Let clients in; until now there was nothing at the path."""
+        """Let clients in; until now there was nothing at the path, unless it was handed over."""
+        if self._theirs:
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it, or that server has ended
+                os.chmod(self._at, self._mode)
+                self._bound = _identity(os.lstat(self._at))
+            self._theirs = False
+            log.info("listening on %s, in place of another server", self.path)
+            return
         with _named(self.path):
             before = _vacant_beside(self._at)
             self.socket.bind(before)
@@ -87,6 +116,9 @@ class Listener:
         """
         if self._lock < 0:
             return
+        if self._theirs:
+            self._close_descriptors()
+            return
         with contextlib.suppress(OSError):  # the folder is gone, or is not ours to change any more
             if self._bound and _identity(os.lstat(self._at)) == self._bound:
                 os.unlink(self._at)
@@ -94,6 +126,10 @@ class Listener:
             if _identity(os.lstat(f"{self._at}.lock")) == _identity(os.fstat(self._lock)):
                 os.unlink(f"{self._at}.lock")
         self._close_descriptors()
+
+    def give_up(self) -> None:
+        """Leave the path to the process that has adopted it: `close` removes nothing. Take in nobody more."""
+        self._theirs = True
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the files are the parent's, and so is every connection."""

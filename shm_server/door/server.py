@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from shm_server.door.listener import Listener, SocketInUse, default_socket
 from shm_server.door.supervisor import Supervisor
+from shm_server.layout import Reason
 from shm_server.models import Classifier
 from shm_server.models.classified import Classified
 from shm_server.models.protocol import Model
 from shm_server.runtime import logs, process
 from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, CallDispatcher
 from shm_server.worker.control import Control
+from shm_server.worker.dispatch import MOVED
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ class Server(Control):
     max_sessions  clients at a time
     allow_other_users   let peers of other users in; their segments are sealed memfds
     cpu           pin the data thread to this core
-    workers       Supervisors of other models that are ready; the caller stops them. Without `model` the first is the
-                  default
+    workers       Supervisors of other models that are ready, also those that are appended later; the caller stops them.
+                  Without `model` the first is the default
     generator     the Supervisor of a generator that is ready; None offers no stream lane. The caller stops it
 
     `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
@@ -67,9 +69,10 @@ class Server(Control):
             max_sessions=max_sessions,
             allow_other_users=allow_other_users,
             cpu=cpu,
-            forwards=(*workers, generator) if generator else tuple(workers),
         )
-        self._workers, self._generator = tuple(workers), generator
+        self._workers, self._generator = workers, generator
+        self.handed_over = False
+        """Did `run` return because of `hand_over`?"""
         self.questions["models"] = self.models
 
     def run(self) -> None:
@@ -85,6 +88,23 @@ class Server(Control):
                     raise
                 raise SystemExit(f"shm-server: {process.words(error)}") from None
             log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in self.counters().items() if value))
+
+    @property
+    def forwards(self) -> Sequence[Supervisor]:
+        return (*self._workers, self._generator) if self._generator else tuple(self._workers)
+
+    def hand_over(self) -> None:
+        """Leave the path to a process that has adopted its listener: let in nobody more, tell every client that its
+        model has moved, and have `run` return. Any thread, while `run` runs.
+        """
+        self.post(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self.handed_over = True
+        self._epoll.unregister(self._source.socket)
+        for fd in tuple(self._greeting):
+            self._refuse(fd, Reason.MOVED, MOVED)
+        self.dispatcher.move()
 
     def parts(self) -> dict[str, bool]:
         """What this server was asked to serve with, and whether it is there. Any thread."""

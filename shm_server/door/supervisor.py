@@ -1,29 +1,24 @@
-"""Supervision of a worker: start it, pass it its clients, see it end, start it again, stop it.
+"""Supervision of a model: its replicas, whom a client goes to, and a new version in place of the old.
 
-    prompts = Supervisor(Protocol.STREAM, {"engine": "tiny"}, spin_us=100.0, max_sessions=256)
-    prompts.wait_ready()
-    Server(None, path, generator=prompts).run()
-    prompts.stop()
-
-One thread has all of a worker's life, from its start to its end, and then the next one's.
+prompts = Supervisor(Protocol.STREAM, {"engine": "tiny"}, spin_us=100.0, max_sessions=256)
+prompts.wait_ready()
+Server(None, path, generator=prompts).run()
+prompts.stop()
 """
 
 import collections
-import contextlib
+import itertools
 import logging
-import queue
 import socket
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shm_server import wire
-from shm_server.door.worker_process import STOP_SECONDS, WorkerProcess
-from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
+from shm_server.door.replica import Backoff, Replica
+from shm_server.generators import ModelError, Sampling, Unavailable
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime import logs, process
-from shm_server.runtime.describe import describe
 from shm_server.session.doorbell import Refused
 from shm_server.worker import remote
 from shm_server.worker.counters import GAUGES
@@ -31,38 +26,18 @@ from shm_server.worker.counters import GAUGES
 log = logging.getLogger(__name__)
 
 
-class Backoff:
-    """Seconds to wait before a worker is started again: `first`, twice as many after each end, `most` at most.
-
-    A worker that has served for `calm` seconds begins anew: what ended it is something else.
-    """
-
-    def __init__(self, first: float = 0.1, most: float = 30.0, calm: float = 30.0) -> None:
-        self._first, self._most, self._calm = first, most, calm
-        self._next = first
-
-    def after(self, served: float) -> float:
-        """What to wait after a worker that served so many seconds, 0 for one that did not load."""
-        if served >= self._calm:
-            self._next = self._first
-        seconds, self._next = self._next, min(2 * self._next, self._most)
-        return seconds
-
-
 class Supervisor:
-    """Has a worker, from now until `stop`. What is asked of it comes from any thread.
+    """Has the workers of a model, from now until `stop`. What is asked of it comes from any thread.
 
     protocol    of the model
-    options     what the worker loads, see worker.py
+    options     what a worker loads, see worker/main.py
     name        under which it is served; None: what the model calls itself
     called      what the process is, in sentences
     spin_us     as for the server
-    max_sessions, allow_other_users   as for the server
-    idle        leave the core to whoever else wants it, see `worker.give_way`
-    backoff     how long to wait before a worker is started again
-
-    A worker that ends without being told to is started again, with the same options; meanwhile who asks for it is told
-    that. Only when the first one does not load there is no second: `wait_ready` says why.
+    max_sessions, allow_other_users   as for the server; sessions of each replica
+    idle        leave the core to whoever else wants it, see `main.give_way`
+    replicas    how many processes serve it; each client belongs to one
+    backoff     how long to wait before a worker is started again; of each replica when there are several
     """
 
     def __init__(
@@ -76,153 +51,151 @@ class Supervisor:
         called: str = "the generator's process",
         allow_other_users: bool = False,
         idle: bool = False,
+        replicas: int = 1,
         backoff: Backoff | None = None,
     ) -> None:
         process.open_standard_descriptors()
-        self.protocol, self.called = protocol, called
-        self.name, self.model = name or "", {}  # until the first worker is ready
-        serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
-        serving |= {"spin_us": spin_us, "idle": idle}
+        self.protocol, self.called, self.options = protocol, called, options
+        self._name, self._backoff = name, backoff
+        self._serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
+        self._serving |= {"spin_us": spin_us, "idle": idle}
+        self._turn = itertools.count()
+        self._reloads = 0
+        self._retired: collections.Counter[str] = collections.Counter()  # counters of replicas that have ended
+        # A client is passed on, or the replicas are exchanged: none goes to one that was told that its model has moved.
+        self._switching = threading.Lock()
+        self._reloading = threading.Lock()
+        self._stopping = False
+        self._coming: Sequence[Replica] = ()  # of a reload, while they load
+        self._leaving: Sequence[Replica] = ()  # which have moved
+        self._replicas = self._started(options, replicas)
+
+    def _started(self, options: dict[str, object], count: int) -> Sequence[Replica]:
         path = [str(folder) for folder in sys.path]
-        self._load = wire.Load(protocol.name, options, serving, logs.settings(), path)
-        self._backoff = backoff or Backoff()
-        self._worker: WorkerProcess | None = None  # from its start to its end
-        self._serving: WorkerProcess | None = None  # the same, while it is ready
-        self._away = f"{called} is loading"  # why there is none that serves
-        self._starts = self._crashes = 0
-        self._dead: collections.Counter[str] = collections.Counter()  # counters of those that have ended
-        self._counting = threading.Lock()  # a worker's counters are in `_dead` or its own, at any time in one
-        self._asking = threading.Lock()
-        # Two that may be used in a signal handler whatever the main thread holds: it waits for the one, and never for
-        # the other.
-        self._first: queue.SimpleQueue[ModelError | None] = queue.SimpleQueue()
-        self._stopped = threading.Event()
-        self._loaded = self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        self._thread.start()
+        load = wire.Load(self.protocol.name, options, dict(self._serving), logs.settings(), path)
+        return tuple(Replica(load, self.called, self._backoff or Backoff()) for _ in range(count))
 
     def wait_ready(self) -> None:
-        """Wait until the first worker has its model and is warm; once. ModelError with its own words if it cannot."""
-        error = self._first.get()
-        if error:
-            raise error
+        """Wait until the first workers have their model and are warm; once. ModelError with its own words if one
+        cannot.
+        """
+        for each in self._replicas:
+            each.wait_ready()
+
+    @property
+    def name(self) -> str:
+        """Under which the model is served; what it calls itself is known once it is ready."""
+        return self._name or str(self.model.get("name", ""))
+
+    @property
+    def model(self) -> dict[str, object]:
+        """The model's metadata; empty until it is ready."""
+        return self._replicas[0].model
 
     @property
     def alive(self) -> bool:
         """Is there a worker that serves?"""
-        return self._serving is not None
+        return any(each.alive for each in self._replicas)
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' processes, without those that have moved."""
+        return [pid for each in self._replicas if (pid := each.pid) is not None]
 
     @property
     def pid(self) -> int | None:
-        """The worker's process; None between two of them."""
-        worker = self._worker
-        return worker.pid if worker else None
+        """The first of them; None when there is none."""
+        return next(iter(self.pids), None)
 
     def send(self, client: socket.socket, hello: bytes) -> None:
         """Pass a client on. Refused when there is no worker, or it takes nothing."""
         try:
             self._pass(wire.Client(hello), client)
         except Unavailable as error:
-            raise Refused(Reason.STARTING, str(error)) from error
+            raise Refused(Reason.DRAINING if self._stopping else Reason.STARTING, str(error)) from error
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[str]:
         """The reply to `prompt` in pieces; see `remote.ask`."""
         return remote.ask(self._pass, prompt, sampling)
 
     def _pass(self, message: wire.Message, passed: socket.socket) -> None:
-        worker = self._serving
-        if worker is None:
-            raise Unavailable(self._away)
-        try:
-            worker.send(message, passed)
-        except BlockingIOError as error:
-            raise Unavailable(f"{self.called} is so far behind that it takes nothing more for now") from error
-        except OSError as error:  # we are about to see its end
-            raise Unavailable(f"{self.called} has ended; it is being started again") from error
+        """To the replica whose turn it is, of those that serve."""
+        with self._switching:
+            if self._stopping:
+                raise Unavailable("the server is stopping")
+            serving = [each for each in self._replicas if each.alive] or self._replicas
+            serving[next(self._turn) % len(serving)].send(message, passed)
 
     def counters(self) -> dict[str, int]:
-        """Its counters by name, of this worker and those before it. They do not fall: while it is slow, or there is
-        none, they are what was said last.
-        """
-        worker = self._serving
-        if worker and self._asking.acquire(blocking=False):
-            try:
-                worker.ask_counters()
-            finally:
-                self._asking.release()
-        with self._counting:
-            totals = collections.Counter(self._dead)
-            if self._worker:
-                totals.update(self._worker.counters)
-            totals.update(worker_starts=self._starts, worker_crashes=self._crashes)
+        """Counters of all its workers by name, also of those that have ended. They do not fall."""
+        with self._switching:
+            self._retire()
+            replicas, totals = (*self._replicas, *self._leaving), collections.Counter(self._retired)
+        for each in replicas:
+            totals.update(each.counters())
+        totals.update(reloads=self._reloads)
         return dict(totals)
 
-    def stop(self) -> None:
-        """Have the worker finish the prompts in flight and end; kill it when it does not, or is still loading."""
-        self._stopping = True
-        self._stopped.set()
-        worker = self._worker
-        if worker and worker is self._serving:
-            with contextlib.suppress(OSError):  # it is stuck, or gone
-                worker.send(wire.Stop(), wait=True)
-        elif worker:
-            worker.kill()
-        self._thread.join(STOP_SECONDS)
-        if self._thread.is_alive():
-            log.error("%s did not stop within %g s: killed", self.called, STOP_SECONDS)
-            if worker := self._worker:
-                worker.kill()
-            self._thread.join()
+    def reload(self, options: dict[str, object] | None = None, replicas: int | None = None) -> None:
+        """Have new workers, which load `options`, or the same once more, take over from the old ones: without a gap.
+        `replicas` is how many; None: as many.
 
-    # -- the thread
-
-    def _run(self) -> None:
-        """One worker after the other."""
-        while not self._stopping:
-            error, served = self._have_one()
+        It returns when they serve. The old ones tell their clients, answer what they have, and end by themselves.
+        ModelError when a new one does not load: then the old ones go on as if nothing had been asked.
+        """
+        with self._reloading:
+            options = self.options if options is None else options
+            coming = self._coming = self._started(options, replicas or len(self._replicas))
+            try:
+                if self._stopping:  # which did not see them
+                    raise ModelError("the server is stopping")
+                for each in coming:
+                    each.wait_ready()
+            except ModelError:
+                for each in coming:
+                    each.stop()
+                raise
+            finally:
+                self._coming = ()
+            with self._switching:
+                leaving, self._replicas, self.options = self._replicas, coming, options
+                self._retire()
+                self._leaving = (*self._leaving, *leaving)
+                self._reloads += 1
+            for each in leaving:
+                each.move()
             if self._stopping:
-                break
-            if not self._loaded:
-                self._first.put(error)
-                return
-            seconds = self._backoff.after(served)
-            log.error("%s; it is started again in %g s", error, seconds)
-            self._stopped.wait(seconds)
-        self._first.put(ModelError("the server is stopping"))  # should anybody still wait
+                for each in coming:
+                    each.ask_to_stop()
 
-    def _have_one(self) -> tuple[ModelError, float]:
-        """A worker from its start to its end: why it ended, and how many seconds it served."""
-        try:
-            worker = self._worker = WorkerProcess(self._load, self.called)
-        except (OSError, wire.TooLong) as error:
-            return ModelError(f"{self.called} could not be started: {describe(error)}"), 0.0
-        self._starts += 1
-        if self._stopping:  # which did not see it
-            worker.kill()
-        failed, begun = None, None
-        try:
-            for message in worker.messages():
-                if isinstance(message, wire.Failed):
-                    failed = (NoGenerator if message.misnamed else ModelError)(message.words)
-                    continue
-                begun = time.monotonic()
-                self.model = message.model
-                self.name = self.name or str(message.model.get("name"))
-                self._serving = worker
-                if self._loaded:
-                    log.info("%s is back, as %d", self.called, worker.pid)
-                else:
-                    self._loaded = True
-                    self._first.put(None)
-        except (wire.Malformed, OSError) as error:  # `messages` has ended it
-            failed = ModelError(f"{self.called} was killed, it cannot be understood: {describe(error)}")
-        end = f"{self.called} {worker.ending()}"
-        # A caller does not read what a library said when it did not load.
-        said = end if begun else f"{self.called} did not load, as the server's log says"
-        self._away = f"{said}; it is being started again"
-        self._serving = None
-        with self._counting:
-            self._dead.update({name: value for name, value in worker.counters.items() if name not in GAUGES})
-            self._crashes += not self._stopping
-            self._worker = None
-        return failed or ModelError(end), time.monotonic() - begun if begun else 0.0
+    def _retire(self) -> None:
+        """Let go of replicas that have ended; `_switching` is held."""
+        for each in [each for each in self._leaving if each.ended]:
+            self._retired.update({name: value for name, value in each.counters().items() if name not in GAUGES})
+            self._leaving = tuple(other for other in self._leaving if other is not each)
+
+    def move(self) -> None:
+        """Have the workers tell their clients that others serve them, answer what they have, and end."""
+        with self._switching:
+            self._stopping = True
+        for each in self._coming:
+            each.ask_to_stop()
+        for each in self._replicas:
+            each.move()
+
+    def join(self) -> None:
+        """Wait until no worker is left, after `move`."""
+        for each in (*self._replicas, *self._leaving):
+            each.join()
+
+    def ask_to_stop(self) -> None:
+        """Have the workers finish what is in flight and end; `stop` waits for it. In a signal handler, too."""
+        self._stopping = True
+        for each in (*self._replicas, *self._leaving, *self._coming):
+            each.ask_to_stop()
+
+    def stop(self) -> None:
+        """Have the workers finish what is in flight and end; kill those that do not, or are still loading."""
+        self.ask_to_stop()
+        for each in (*self._replicas, *self._leaving, *self._coming):
+            each.stop()

@@ -140,7 +140,7 @@ class WorkerProcess:
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
     """A process started meanwhile has them blocked until it says what they are to do; ours get theirs afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, process.STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, process.SIGNALS)
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ the server cannot answer ends the connection, with one line in the log.
 
 import contextlib
 import logging
+import os
+import select
 import socket
 import struct
 import threading
@@ -59,6 +61,7 @@ class Server:
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._stopping = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         forked.close_in_child(self._abandon)
         self._acceptor = threading.Thread(target=self._accept, name="uds-accept", daemon=True)
 
@@ -67,7 +70,6 @@ class Server:
         self._listener.listen()
         # As many may connect at once as are taken: where the queue is full, a client with a time-out gets EAGAIN.
         self._listener.socket.listen(MAX_CONNECTIONS)
-        self._listener.socket.setblocking(True)
         self._acceptor.start()
 
     def stop(self) -> None:
@@ -78,9 +80,10 @@ class Server:
         if self._stopping:
             return
         self._stopping = True
-        self._listener.socket.shutdown(socket.SHUT_RDWR)  # wakes the acceptor
+        os.eventfd_write(self._wake, 1)  # not by a shutdown of the socket, which may be another server's by now
         self._acceptor.join()
         self._listener.close()
+        os.close(self._wake)
         # First nothing more can be read: a thread answers what it has, and ends. Then nothing can be written either: a
         # thread whose peer does not read ends as well.
         for how, seconds in ((socket.SHUT_RD, DRAIN_SECONDS), (socket.SHUT_RDWR, DRAIN_SECONDS)):
@@ -101,12 +104,15 @@ class Server:
 
     def _accept(self) -> None:
         number = 0
-        while True:
+        some = select.poll()
+        for each in (self._listener.socket, self._wake):
+            some.register(each, select.POLLIN)
+        while some.poll() and not self._stopping:
             try:
                 sock, _ = self._listener.socket.accept()
-            except OSError as error:  # stopped, out of descriptors, or the client is gone again
-                if self._stopping:
-                    return
+            except BlockingIOError:  # who takes over from us was faster
+                continue
+            except OSError as error:  # out of descriptors, or the client is gone again
                 log.error("uds: accept: %s", error)
                 time.sleep(0.01)  # the listener stays readable: do not burn a core until a descriptor is free
                 continue

@@ -61,15 +61,19 @@ class Card:
     """Of each output that has any."""
 
 
+def card_places(model: Path) -> list[Path]:
+    """Where the card of the model at `model` may be."""
+    if model.is_dir():
+        return [model.with_name(f"{model.name}.toml"), model / "model.toml"]
+    return list(dict.fromkeys([model.with_suffix(".toml"), model.parent / "model.toml"]))
+
+
 def read_card(model: Path) -> Card:
     """The card of the model at `model`, an empty one where it has none.
 
     Raises ModelError for one that can not be read, for a key that is none, and for two cards.
     """
-    places = [model.with_suffix(".toml"), model.parent / "model.toml"]
-    if model.is_dir():
-        places = [model.with_name(f"{model.name}.toml"), model / "model.toml"]
-    there = [place for place in dict.fromkeys(places) if place.exists()]
+    there = [place for place in card_places(model) if place.exists()]
     if not there:
         return Card()
     if len(there) > 1:

@@ -29,12 +29,13 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from shm_server.models import engines
+from shm_server.models.card_toml import card_places
 from shm_server.models.errors import ModelError
 from shm_server.models.function import as_model
 from shm_server.models.protocol import Model
@@ -61,6 +62,26 @@ class Source:
         if self.is_file:
             return engines.load(self.place, engine, threads=threads, name=self.name, version=self.version)
         return _python_model(self.place)
+
+    def mark(self) -> Hashable:
+        """What changes when the model's files do, its card and its weights too; None for what is no file.
+
+        Raises ModelError where they are gone.
+        """
+        if not self.is_file:
+            return None
+        path = Path(self.place)
+        try:
+            inside = sorted(path.rglob("*")) if path.is_dir() else []
+            beside = [each for each in _children(path.parent) if each.name.startswith(path.name)]
+            cards = [card for card in card_places(path) if card.exists()]
+            return tuple((str(each), *_state(each.stat())) for each in dict.fromkeys((*beside, *inside, *cards)))
+        except OSError as error:
+            raise ModelError(f"{self.place}: can not be read: {error.strerror}") from error
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def resolve(sources: Iterable[str]) -> list[Source]:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 
 from shm_server.runtime.describe import message
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+# All that are ours; SIGHUP has models loaded again, or is the end of a terminal.
+SIGNALS = (*STOPPING, signal.SIGHUP)
 # How long the main thread may be in C, where it handles no signal, before another thread obeys in its place.
 PATIENCE_SECONDS = 3.0
 # How long a stop may take as a whole. Each part has a limit of its own, but for a model that does not return.
@@ -54,7 +56,7 @@ def serve_as_process_1() -> None:
 
     That is, pass signals on and collect every orphan that ends, without taking a model's children from its `waitpid`.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # until both have their handlers
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until both have their handlers
     child = os.fork()
     if not child:
         return
@@ -63,10 +65,10 @@ def serve_as_process_1() -> None:
         with contextlib.suppress(ProcessLookupError):  # it ends by itself
             os.kill(child, number)
 
-    for number in STOPPING:
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -75,14 +77,19 @@ def serve_as_process_1() -> None:
 
 
 class Stop:
-    """SIGTERM, SIGINT and SIGHUP, from `install` on: the first stops the process in good order, the others do nothing.
+    """SIGTERM and SIGINT, from `install` on: the first stops the process in good order, the others do nothing.
 
     Before `serving`, `clean_up` is called and the process ends at once, with code 0: it was asked to. From then on the
-    callable that `serving` got does what is to be done. SIGHUP stays ignored where it was (nohup).
+    callable that `serving` got does what is to be done.
+
+    SIGHUP is one of them when the terminal that the process was started from is gone. Otherwise it asks for what
+    `reloading` got, once there is that, in a thread of its own. It stays ignored where it was (nohup).
     """
 
     def __init__(self) -> None:
         self.asked = 0
+        self._has_terminal = _has_terminal()
+        self._hung_up = threading.Event()  # a SIGHUP was no end, and is not obeyed yet
         self.clean_up: Callable[[], None] = lambda: None
         self._serving: Callable[[], None] | None = None
         self._held = 0
@@ -92,9 +99,9 @@ class Stop:
     def install(self) -> None:
         """Take the signals. Call it in the main thread."""
         read, _ = _noted_signals()
-        _take({number: lambda number, _: self._obey(number) for number in STOPPING})
+        _take({number: lambda number, _: self._obey(number) for number in SIGNALS})
         threading.Thread(target=self._watch, args=(read,), name="signals", daemon=True).start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def give_back(self) -> None:
         """For a command that is no server: signals do again what they did."""
@@ -116,16 +123,32 @@ class Stop:
         """From now on a signal calls `stop`, in the main thread or another."""
         self._serving = stop
 
+    def reloading(self, reload: Callable[[], None]) -> None:
+        """From now on SIGHUP calls `reload`, once more for those that came meanwhile; one that came before counts."""
+
+        def obey() -> None:
+            while self._hung_up.wait():
+                self._hung_up.clear()
+                reload()
+
+        threading.Thread(target=obey, name="reload", daemon=True).start()
+
     def leaving(self) -> None:
         """From now on a signal does nothing: the process is on its way out."""
         self._serving = lambda: None
 
     def left(self) -> None:
         """Python restores handlers at its end; those that are ignored stay so, and the exit code is ours."""
-        for number in STOPPING:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
+    def _ends(self, number: int) -> bool:
+        """Does this signal ask for the end?"""
+        return number in STOPPING or (number == signal.SIGHUP and self._has_terminal and not _has_terminal())
+
     def _obey(self, number: int) -> None:
+        if not self._ends(number):
+            return  # the thread that watches has seen it, too
         with self._lock:
             if self.asked:
                 return
@@ -145,8 +168,9 @@ class Stop:
 
     def _watch(self, read: int) -> None:
         """The thread that sees signals too (signal.set_wakeup_fd)."""
-        while (number := os.read(read, 1)[0]) not in STOPPING:
-            continue
+        while not self._ends(number := os.read(read, 1)[0]):
+            if number == signal.SIGHUP:
+                self._hung_up.set()
         if not self._obeyed.wait(PATIENCE_SECONDS):
             self._obey(number)
         time.sleep(STOP_SECONDS)
@@ -166,7 +190,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     ours: dict[int, Callable] = {}
     if is_main_thread():
         defaults = (signal.SIG_DFL, signal.default_int_handler)
-        ours = {number: lambda *_: stop() for number in STOPPING if signal.getsignal(number) in defaults}
+        ours = {number: lambda *_: stop() for number in SIGNALS if signal.getsignal(number) in defaults}
     _take(ours)
     try:
         with _also_seen_by_a_thread(stop) if ours else contextlib.nullcontext():
@@ -242,6 +266,15 @@ def _forget() -> None:
     _give_back(tuple(_replaced))
 
 
+def _has_terminal() -> bool:
+    """Is there a terminal that controls this process? When that one closes, there is none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -265,7 +298,7 @@ def _log(text: str) -> None:
 def _before_fork() -> None:
     """A child that is terminated ends, and the server goes on: its signals wait until its handlers are its own."""
     if _replaced:
-        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _after_fork() -> None:

@@ -33,6 +33,14 @@ MAX_GREETING = 128
 SERVER_NAME = f"shm-server {version('shm-server')}"
 
 
+# Clients whose questions take long, at a time.
+MAX_TASKS = 8
+
+Task = Callable[[socket.socket, str], None]
+"""What answers a question that takes long, in a thread of its own: it gets the client's socket, which is closed
+afterwards, and what stands behind the question's first word. Only our own user's clients and root's have it called."""
+
+
 class Source(Protocol):
     """Where clients come from: a `listener.Listener`, or a `worker.Inbox` that another process fills."""
 
@@ -63,7 +71,7 @@ class Forward(Protocol):
 
 
 class Control:
-    """Serves the clients of `source` with `dispatcher`; `forwards` are the models that others serve.
+    """Serves the clients of `source` with `dispatcher`, or passes them on to one of `forwards`.
 
     `run` serves in the calling thread until `stop` is called from a signal handler or another thread.
     """
@@ -76,12 +84,16 @@ class Control:
         max_sessions: int,
         allow_other_users: bool = False,
         cpu: int | None = None,
-        forwards: Sequence[Forward] = (),
     ) -> None:
         self.dispatcher, self.max_sessions, self.cpu = dispatcher, max_sessions, cpu
-        self.allow_other_users, self.forwards = allow_other_users, tuple(forwards)
+        self.allow_other_users = allow_other_users
         dispatcher.on_released = self._released
         self.questions: dict[str, Callable[[], object]] = {}  # called in the control thread
+        self.tasks: dict[str, Task] = {}
+        self.when_listening: Callable[[], None] = lambda: None
+        """Called in `run` once clients can come."""
+        self._at_tasks: set[socket.socket] = set()
+        self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self.totals: collections.Counter[str] = collections.Counter()  # counters of sessions that are over
         self.faults = 0
         self._sessions: dict[int, Session] = {}  # by descriptor of the socket
@@ -97,6 +109,11 @@ class Control:
         self._counting = threading.Lock()  # a session's counters are in `totals` or its own, at any time in one
         forked.close_in_child(self._abandon)
 
+    @property
+    def forwards(self) -> Sequence[Forward]:
+        """The models that others serve."""
+        return ()
+
     # -- life
 
     def run(self) -> None:
@@ -107,6 +124,7 @@ class Control:
             if not self._stop_asked:
                 self._source.listen()
             self._epoll.register(self._source.socket, select.EPOLLIN)
+            self.when_listening()
             while not self._stop_asked:
                 self._turn(timeout=1.0 if self._greeting else -1)
         finally:
@@ -141,6 +159,11 @@ class Control:
             self._stop_asked = True
             self._poke()
 
+    def post(self, order: Callable[[], None]) -> None:
+        """Have the control thread call `order`. Safe from any thread, while `run` runs."""
+        self._orders.append(order)
+        self._poke()
+
     def counters(self) -> dict[str, int]:
         """Totals since the start, of this and past sessions, by name (see README, "Counters")."""
         with self._counting:
@@ -153,10 +176,11 @@ class Control:
 
     def _abandon(self) -> None:
         """In a forked child: hold on to no client, and have the thread that forked answer nobody."""
+        self._stop_asked = True
         self.dispatcher.abandon()
         for session in self._sessions.values():
             session.socket.close()
-        for sock, _, _ in self._greeting.values():
+        for sock in (*(sock for sock, _, _ in self._greeting.values()), *self._at_tasks):
             sock.close()
         if not self._epoll.closed:  # `run` has not returned
             self._epoll.close()
@@ -167,7 +191,7 @@ class Control:
             self.dispatcher.run(self.cpu)
         except BaseException as error:  # handed to the control thread, which raises it
             self._failure = error
-            self.stop()
+        self.stop()  # it may have moved, or failed
 
     def _poke(self) -> None:
         os.eventfd_write(self._wake, 1)
@@ -189,6 +213,8 @@ class Control:
             if fd == self._wake:
                 os.eventfd_read(self._wake)
                 self._reap()
+                for _ in range(len(self._orders)):
+                    self._orders.popleft()()
             elif fd == self._source.socket.fileno():
                 self._accept()
             elif fd in self._greeting:
@@ -237,6 +263,10 @@ class Control:
         if not doorbell.receive_first(sock, received):
             return
         if question := doorbell.asked(received):
+            word, _, rest = question.partition(" ")
+            if word in self.tasks:
+                self._begin(self.tasks[word], fd, peer, rest)
+                return
             doorbell.send_answer(sock, self._answer(question))
             self._hang_up(fd)
             return
@@ -270,6 +300,30 @@ class Control:
         if question not in self.questions:
             raise Refused(Reason.MALFORMED, f"unknown question {question!a:.100}")
         return self.questions[question]()
+
+    def _begin(self, task: Task, fd: int, peer: doorbell.Peer, rest: str) -> None:
+        if peer.uid not in (os.geteuid(), 0):
+            raise Refused(Reason.FORBIDDEN, f"user {peer.uid} may not ask this")
+        if len(self._at_tasks) >= MAX_TASKS:
+            raise Refused(Reason.TOO_MANY_SESSIONS, f"{MAX_TASKS} others who ask this are not answered yet")
+        self._epoll.unregister(fd)
+        sock, _, _ = self._greeting.pop(fd)
+        self._at_tasks.add(sock)
+        threading.Thread(target=self._do, args=(task, sock, rest), name="task", daemon=True).start()
+
+    def _do(self, task: Task, sock: socket.socket, rest: str) -> None:
+        """A task from its start to its end. Whatever it raises is its client's answer."""
+        try:
+            task(sock, rest)
+        except Refused as refusal:
+            log.warning("refused what was asked: %s", refusal)
+            doorbell.send_reason(sock, FrameKind.REFUSAL, refusal.reason, str(refusal))
+        except Exception as error:
+            log.error("a question was not answered: %s. %s", describe(error), where(error))
+            doorbell.send_reason(sock, FrameKind.REFUSAL, Reason.INTERNAL, "the server failed; its log says why")
+        finally:
+            self._at_tasks.discard(sock)
+            sock.close()
 
     def _route(self, request: doorbell.LaneRequest) -> Forward | None:
         """Who serves the model that is asked for, or the protocol's default, which is the first; None: we do."""
@@ -322,6 +376,8 @@ class Control:
             log.info("%s closed", session)
             if self._stop_asked:
                 reason, message = Reason.DRAINING, "the server is stopping"
+        elif reason == Reason.MOVED:
+            log.info("%s closed: %s", session, message)
         else:
             self.faults += reason == Reason.PROTOCOL
             log.warning("%s closed: %s", session, message)

@@ -21,6 +21,7 @@ HELP = {
     "gathers": "Model batches copied together first",
     "worker_starts": "Starts of processes that have a model or the generator, the first and those after a crash",
     "worker_crashes": "Ends of such processes that nobody had asked for, also while they load again",
+    "reloads": "Times that new workers have taken a model over from the ones before",
     "protocol_faults": "Sessions closed because the client broke the protocol",
 }
 GAUGES = {

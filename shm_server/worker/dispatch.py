@@ -28,6 +28,7 @@ ECHO = int(Op.ECHO)
 # How long a stopping server goes on with what clients still submit before it refuses the rest. What a model has begun
 # by then cannot be cut: the stop waits for it.
 DRAIN_SECONDS = 5.0
+MOVED = "another process serves the model from now on"
 
 
 class Dispatcher:
@@ -101,6 +102,14 @@ class Dispatcher:
         """
         self.post(self._stop)
 
+    def move(self) -> None:
+        """Have `run` answer what has been taken from the rings, release every session with MOVED and return.
+
+        Another worker has the model from now on, and gets what is not taken: the clients submit it there again. So
+        nothing is refused, and `server_state` does not change.
+        """
+        self.post(self._move)
+
     def abandon(self) -> None:
         """In a forked child: have whoever returns from a model to `run` find nothing to answer, and return."""
         for lane in self.sessions:
@@ -170,6 +179,11 @@ class Dispatcher:
             self.sessions[session.lane] = session
 
     def _stop(self) -> None:
+        self._stopping = True
+
+    def _move(self) -> None:
+        for session in tuple(self.sessions.values()):
+            self.release(session, Reason.MOVED, MOVED)
         self._stopping = True
 
     # -- the end

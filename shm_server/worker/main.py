@@ -42,7 +42,7 @@ class Inbox:
 
     def __init__(self, pipe: socket.socket, dispatcher: Dispatcher) -> None:
         self.socket, self._dispatcher = pipe, dispatcher
-        self._kinds = [wire.Client, wire.AskCounters, wire.Stop]
+        self._kinds = [wire.Client, wire.AskCounters, wire.Move, wire.Stop]
         if isinstance(dispatcher, PromptDispatcher):
             self._kinds.append(wire.Prompt)
 
@@ -58,7 +58,7 @@ class Inbox:
         try:
             said, passed = wire.receive(self.socket, *self._kinds, flags=socket.MSG_DONTWAIT)
         except EOFError:
-            _orphaned()
+            _orphaned()  # before the thread that watches for it does
         except wire.Malformed as error:
             if error.passed:  # of somebody who waits for text: a Client, whose body is any, is never malformed
                 with error.passed, contextlib.suppress(OSError):
@@ -70,6 +70,8 @@ class Inbox:
             raise EOFError("no client will come any more")
         if isinstance(said, wire.Prompt):
             self._begin(said, remote.SocketReply(passed))
+        elif isinstance(said, wire.Move):
+            self._dispatcher.move()
         else:
             wire.send(self.socket, wire.Counters(self.control.counters()), flags=socket.MSG_DONTWAIT)
         raise BlockingIOError(errno.EAGAIN, "that was no client")
@@ -79,7 +81,7 @@ class Inbox:
         self._dispatcher.post(lambda: begin(lambda: (said.text, Sampling(**said.sampling)), reply))
 
     def close(self) -> None:
-        self.socket.close()
+        """Nothing to do: nobody comes after a Stop, and the last counters are still to be said."""
 
 
 def give_way() -> None:
@@ -114,9 +116,11 @@ def load_call(options: dict, spin_us: float) -> Dispatcher:
     model = source.load(engine=options["engine"], threads=options["threads"])
     trial(model)
     batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
-    dispatcher = CallDispatcher(model, name=source.name, version=source.version, spin_us=spin_us, **batches)
+    version = source.version if source.is_file else None  # what is in Python says its own
+    dispatcher = CallDispatcher(model, name=source.name, version=version, spin_us=spin_us, **batches)
     dispatcher.warm_up()
-    log.info("%s is warm on %s after %.1f s", source.name, model.platform, time.perf_counter() - begun)
+    took = time.perf_counter() - begun
+    log.info("%s, version %s, is warm on %s after %.1f s", source.name, dispatcher.version, model.platform, took)
     return dispatcher
 
 
@@ -137,17 +141,17 @@ def serve(
         give_way()
     inbox.control.run()
     counters = inbox.control.counters()
+    wire.send(pipe, wire.Counters(counters))
     said = ", ".join(f"{name} {value}" for name, value in counters.items() if value)
     log.info("%s: %s", dispatcher.called, said)
 
 
-def _watch_server(pipe: socket.socket, loaded: threading.Event) -> None:
-    """The thread that sees the server die while the generator loads; later the control thread does."""
+def _watch_server(pipe: socket.socket) -> None:
+    """A thread that sees the server die, whatever the others are in: a model that loads, or does not return."""
     gone = select.poll()
     gone.register(pipe, 0)  # hanging up is always reported
     gone.poll()
-    if not loaded.is_set():
-        _orphaned()
+    _orphaned()
 
 
 def _orphaned() -> None:
@@ -159,9 +163,9 @@ def _orphaned() -> None:
 
 def main(fd: int) -> int:
     """Serve at the end `fd` of a wire; the exit code."""
-    for number in process.STOPPING:  # meant for the whole group: we stop when the server says so
+    for number in process.SIGNALS:  # meant for the whole group: we stop when the server says so
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.STOPPING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.SIGNALS)
     pipe = socket.socket(fileno=fd)
     try:
         load, _ = wire.receive(pipe, wire.Load)
@@ -171,8 +175,7 @@ def main(fd: int) -> int:
     sys.path += [folder for folder in load.path if folder not in sys.path]
     for name in ("absl", "jax", "matplotlib"):  # which accelerators there are not, which fonts there are
         logging.getLogger(name).setLevel(logging.ERROR)
-    loaded = threading.Event()
-    threading.Thread(target=_watch_server, args=(pipe, loaded), name="server-watch", daemon=True).start()
+    threading.Thread(target=_watch_server, args=(pipe,), name="server-watch", daemon=True).start()
     spin_us = load.serving.pop("spin_us")
     try:
         with quiet_imports():
@@ -180,7 +183,6 @@ def main(fd: int) -> int:
     except (ModelError, ValueError, OSError) as error:
         wire.send(pipe, wire.Failed(message(error), isinstance(error, NoGenerator)))
         return 1
-    loaded.set()
     try:
         serve(dispatcher, pipe, **load.serving)
     except BaseException:

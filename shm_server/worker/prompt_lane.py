@@ -31,7 +31,7 @@ from shm_server.runtime.describe import describe, message, where
 from shm_server.session.doorbell import LaneRequest
 from shm_server.session.segment import LaneSpec, TensorSpec
 from shm_server.session.session import Session
-from shm_server.worker.dispatch import Dispatcher, cut
+from shm_server.worker.dispatch import MOVED, Dispatcher, cut
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +119,7 @@ class PromptDispatcher(Dispatcher):
         self._looked_at: deque[Job] = deque()  # the jobs, and some that have ended, longest not looked at first
         self._paused: set[Session] = set()  # from whom nothing is taken for now
         self._busy = threading.Event()  # there are jobs
+        self._moving = False
         if generator.concurrent:
             threading.Thread(target=self._look, name="prompt-look", daemon=True).start()
 
@@ -177,6 +178,9 @@ class PromptDispatcher(Dispatcher):
         for job in (*self._turns.flight, *itertools.islice(self._looked_at, LOOKS)):
             self._handle(job, self._ask)
         self._rotate()
+        if self._moving:
+            self._let_go()
+            return
         for session in tuple(self._paused):
             if self._turns.waiting_of(session) < MAX_WAITING:
                 self._paused.discard(session)
@@ -238,6 +242,20 @@ class PromptDispatcher(Dispatcher):
             self.poller.wake()
 
     # -- ends
+
+    def _move(self) -> None:
+        """Nothing more is taken; a session goes when its prompts in hand have ended, however long they are."""
+        self._moving = True
+        for lane in self.sessions:
+            lane.paused = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        asking = {job.owner for job in self._jobs}
+        for session in tuple(self.sessions.values()):
+            if session not in asking:
+                self.release(session, Reason.MOVED, MOVED)
+        self._stopping = self._stopping or not self._jobs
 
     def release(self, session: Session, reason: Reason | None = None, message: str = "") -> None:
         self._paused.discard(session)

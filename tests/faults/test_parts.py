@@ -137,4 +137,4 @@ dispatcher = PromptDispatcher(stub_generators.computing(), spin_us=0)
 worker.serve(dispatcher, Pipe(fileno=theirs.detach()), idle=True, max_sessions=1)
 """.replace("TESTS", repr(str(ROOT / "tests")))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.stdout.split("\n") == ["collect True", "Ready True", "serving True", ""], done.stderr
+    assert done.stdout.split("\n") == ["collect True", "Ready True", "serving True", "Counters False", ""], done.stderr

@@ -903,7 +903,7 @@ const ReasonProtocol = 9
 // ReasonInternal: the server failed; its log says why.
 const ReasonInternal = 10
 
-// ReasonMoved: another process serves the model from now on: what was submitted has been answered, dial again at once.
+// ReasonMoved: another process serves the model from now on: dial again at once. What was taken has been answered; what has no answer was not taken, and may be submitted there.
 const ReasonMoved = 11
 
 // ReasonStarting: the model's process is being started; dial again soon.
