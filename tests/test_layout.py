@@ -1,5 +1,6 @@
 """layout.md against what is made of it, in all three languages, and against its own promises."""
 
+import re
 import subprocess
 import sys
 from itertools import combinations, pairwise
@@ -12,15 +13,22 @@ sys.path.insert(0, str(Path(__file__).parent / "conformance"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import generate_layout as generate
 from heap_lane import image_spec, prompt_spec, tokens_spec
-from tables import CONSTANTS, ENUMS, FORMATS, PAGE, ROOT, SIZES, STRUCTS
+from tables import CONSTANTS, ENUMS, ERRORS, FORMATS, PAGE, ROOT, SIZES, STRUCTS
 
-from shm_server import layout
+from shm_server import generators, layout
 from shm_server.session.segment import Plan
 
 BYTES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4, "u32[8]": 32}
 BYTES |= {"lane[1]": SIZES["lane"], "tensor[24]": 24 * SIZES["tensor"]}
 NUMPY = {"u16": "<u2", "u32": "<u4", "u64": "<u8", "f32": "<f4", "u32[8]": "(8,)<u4"}
 LINE = CONSTANTS["line_bytes"]
+PYTHON, GO = "shm_server/layout/generated.py", "go-shm-client/internal/layout/generated.go"
+# Of gRPC, https://grpc.io/docs/guides/status-codes/
+GRPC_CODES = """
+    OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
+    RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
+    UNAUTHENTICATED
+"""
 
 
 # ---- the page and what is generated from it
@@ -64,6 +72,68 @@ def test_a_change_of_the_page_reaches_all_three_languages(elsewhere):
     namespace: dict = {}
     exec((elsewhere / "shm_server/layout/generated.py").read_text(), namespace)
     assert namespace["STRUCTS"]["control"]["offsets"][-1] == 8
+
+
+@pytest.mark.parametrize(
+    ("row", "cell", "instead", "written"),
+    [
+        ("broken | 11", "502", "418", {PYTHON: "Status.BROKEN: 418,", GO: "StatusBroken:           418,"}),
+        ("broken | 11", "ABORTED", "DATA_LOSS", {PYTHON: 'Status.BROKEN: "DATA_LOSS",'}),
+        ("broken | 11", "ErrBroken", "ErrTimedOut", {GO: "StatusBroken:           fault.TimedOut,"}),
+        ("broken | 11", "Broken", "Torn", {PYTHON: 'Status.BROKEN: "Torn",'}),
+        ("moved | 11", "503", "410", {PYTHON: "Reason.MOVED: 410,", GO: "ReasonMoved:           410,"}),
+        ("moved | 11", "UNAVAILABLE", "ABORTED", {PYTHON: 'Reason.MOVED: "ABORTED",'}),
+        ("moved | 11", "ErrServerGone", "-", {GO: "ReasonMoved:           nil,"}),
+        ("moved | 11", "ServerGone", "Away", {PYTHON: 'Reason.MOVED: "Away",'}),
+        ("fp16 | 10", "2", "4", {PYTHON: "Datatype.FP16: 4,", GO: "DatatypeFP16:   4,"}),
+    ],
+)
+def test_a_changed_column_of_an_enum_is_reported_and_reaches_the_languages_that_need_it(
+    elsewhere, capsys, row, cell, instead, written
+):
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|.*$", PAGE, re.MULTILINE)
+    (elsewhere / "layout.md").write_text(PAGE.replace(line, line.replace(f"| {cell} |", f"| {instead} |")))
+    assert generate.main(["--check"]) == 1
+    said = capsys.readouterr().out
+    generate.main([])
+    for name, text in written.items():
+        assert f"+    {text}" in said or f"+\t{text}" in said
+        assert text in (elsewhere / name).read_text()
+
+
+def test_a_new_status_reaches_all_three_languages(elsewhere):
+    page = elsewhere / "layout.md"
+    last = next(line for line in PAGE.splitlines() if line.startswith("| broken | 11 |"))
+    page.write_text(PAGE.replace(last, f"{last}\n| lost | 12 | 410 | NOT_FOUND | ErrServerGone | Lost | it is lost |"))
+    assert generate.main(["--check"]) == 1
+    generate.main([])
+    python, c, go = ((elsewhere / name).read_text() for name in generate.OUTPUTS)
+    namespace: dict = {}
+    exec(python, namespace)
+    lost = namespace["Status"].LOST
+    assert namespace["STATUS_HTTP_CODE"][lost] == 410
+    assert namespace["STATUS_PYTHON_ERROR"][lost] == "Lost"
+    assert "#define SHM_STATUS_LOST 12u" in c
+    assert re.search(r"StatusLost: +fault.ServerGone,", go)
+    assert re.search(r'StatusLost: +"lost",', go)
+
+
+@pytest.mark.parametrize(
+    ("heading", "cell", "why"),
+    [
+        ("HTTP code", "OK", "enum status, ok: 'OK', expected a HTTP code, or '-' for none"),
+        ("HTTP code", "1000", "'1000', expected a HTTP code"),
+        ("gRPC code", "14", "'14', expected a gRPC code"),
+        ("Go error", "Broken", "'Broken', expected a Go error"),
+        ("Python error", "", "'', expected a Python error"),
+        ("HTTP status", "200", "enum status: a column 'HTTP status', expected one of bytes, HTTP code, gRPC code"),
+        ("HTTP code", "200 | 201", "enum status, ok: 5 cells, expected 4"),
+    ],
+)
+def test_the_generator_rejects_a_column_that_it_does_not_know_and_a_cell_that_is_not_of_its_column(heading, cell, why):
+    page = f"<!-- layout: enum status -->\n| name | value | {heading} | meaning |\n| - |\n| ok | 0 | {cell} | done |"
+    with pytest.raises(ValueError, match=re.escape(why)):
+        generate.read_tables(page)
 
 
 def test_every_marker_on_the_page_is_a_table_that_the_generator_reads():
@@ -171,6 +241,73 @@ def test_gos_constants_are_the_tables():
         wanted[f"{generate.camel(name)}Bytes"] = SIZES[name]
         wanted |= {f"{generate.camel(name)}{generate.camel(word.name)}At": word.offset for word in words}
     assert found == wanted
+
+
+# ---- errors: what a status and a reason are in the two languages and over HTTP and gRPC
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("heading", ["HTTP code", "gRPC code", "Python error"])
+def test_pythons_codes_and_errors_are_the_tables(name, heading):
+    enum = getattr(layout, name.capitalize())
+    written = getattr(layout, f"{name}_{heading.replace(' ', '_')}".upper())
+    wanted = {enum[item.upper()]: cell for item, cell in ERRORS[name][heading].items() if cell != "-"}
+    assert {item: str(cell) for item, cell in written.items()} == wanted
+
+
+def go_array(text: str, name: str) -> dict[str, str]:
+    (body,) = re.findall(rf"^var {name} = \[\.\.\.\]\w+{{\n(.*?)^}}", text, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r"^\t(\w+): +(.*),$", body, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_gos_codes_errors_and_words_are_the_tables(name):
+    text, kind = (ROOT / GO).read_text(), name.capitalize()
+    codes, errors = ERRORS[name]["HTTP code"], ERRORS[name]["Go error"]
+    public = dict(
+        re.findall(r"^\t(Err\w+) += (fault\.\w+)$", (ROOT / "go-shm-client/errors.go").read_text(), re.MULTILINE)
+    )
+    public["-"] = "nil"
+    assert go_array(text, f"{kind}HTTPCode") == {
+        kind + generate.camel(item): "0" if cell == "-" else cell for item, cell in codes.items()
+    }
+    assert go_array(text, f"{kind}GoError") == {
+        kind + generate.camel(item): public[cell] for item, cell in errors.items()
+    }
+    assert go_array(text, f"{kind}Name") == {
+        kind + generate.camel(item): f'"{item.replace("_", " ")}"' for item in errors
+    }
+
+
+def test_grpcs_codes_are_codes_of_grpc():
+    for columns in ERRORS.values():
+        assert set(columns["gRPC code"].values()) - {"-"} <= set(GRPC_CODES.split())
+
+
+def test_whatever_fails_has_a_code_and_an_error_everywhere():
+    for name, columns in ERRORS.items():
+        for heading, cells in columns.items():
+            missing = {item for item, cell in cells.items() if cell == "-"}
+            if name == "status":
+                assert missing == ({"more"} if "code" in heading else {"ok", "more", "cancelled"}), heading
+            else:  # a refusal, a goodbye: an error of their own, whatever the reason
+                assert missing == set() if "code" in heading else missing < set(cells), heading
+
+
+def test_a_generators_errors_are_those_of_the_page():
+    kinds = {kind.__name__: kind for kind in generators.GeneratorError.__subclasses__()}
+    named = {name: item for item, name in ERRORS["status"]["Python error"].items() if name in kinds}
+    assert {name: generators.status_of(kind("why")).name.lower() for name, kind in kinds.items()} == named
+    assert {kind: status.name.lower() for status, kind in generators.ERRORS.items()} == {
+        kinds[name]: item for name, item in named.items()
+    }
+
+    class Worse(generators.Broken):
+        """Of a generator of somebody's own."""
+
+    assert generators.status_of(Worse("why")) == layout.Status.BROKEN
+    assert generators.status_of(generators.ModelError("why")) == layout.Status.MODEL_ERROR
+    assert generators.status_of(SystemExit(3)) == layout.Status.MODEL_ERROR
 
 
 # ---- what the page promises

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+sys.path.insert(0, str(Path(__file__).parent / "conformance"))
+from tables import ERRORS
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -87,6 +90,14 @@ def test_every_command_of_the_readme_exists():
     ).stdout
     for flag in set(re.findall(r"--[a-z-]+", " ".join(re.findall(r"`shm-server serve[^`]*`", README)))):
         assert flag in help_text, flag
+
+
+def test_the_readmes_errors_are_those_of_the_go_client_and_cover_those_of_the_layout():
+    declared = set(re.findall(r"^\t(Err\w+) +=", (ROOT / "go-shm-client" / "errors.go").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?<!errors\.)\b(Err[A-Z]\w+)", README))
+    assert named <= declared
+    calls = {error for name in ("status", "reason") for error in ERRORS[name]["Go error"].values()}
+    assert calls - {"-"} <= named
 
 
 def test_the_package_docstring_shows_a_classifier_that_works():

@@ -6,94 +6,22 @@ and a diff when they are not). layout.md is the single source: nobody edits what
 
 import argparse
 import difflib
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from layout_tables import SIZES, Field, Table, read_tables
+
 ROOT = Path(__file__).resolve().parents[1]
-MARKER = re.compile(r"<!-- layout: (constants|enum|struct) ?(\w*) ?(\d*) -->")
-SIZES = {"u16": 2, "u32": 4, "u64": 8, "f32": 4}
 NOTICE = "Generated from layout.md by tools/generate_layout.py; do not edit."
 
 
-@dataclass(frozen=True)
-class Field:
-    name: str
-    offset: int
-    type: str  # u16, u32, u64, f32, or one of these or a struct with [count]
-
-    @property
-    def array(self) -> tuple[str, int] | None:
-        match = re.fullmatch(r"(\w+)\[(\d+)\]", self.type)
-        return (match[1], int(match[2])) if match else None
-
-    @property
-    def element(self) -> str:
-        return self.array[0] if self.array else self.type
-
-    @property
-    def nested(self) -> bool:
-        """Is it an array of structs? Only its offset is generated."""
-        return self.element not in SIZES
-
-
-@dataclass(frozen=True)
-class Table:
-    kind: str  # constants, enum or struct
-    name: str
-    size: int
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    @property
-    def values(self) -> list[tuple[str, int, str]]:
-        return [(row[0], int(row[1], 0), row[-1]) for row in self.rows]
-
-    @property
-    def extras(self) -> list[tuple[str, list[int]]]:
-        """Columns of numbers between an enum's value and its meaning, each with its cells in the rows' order."""
-        return [(column, [int(row[at], 0) for row in self.rows])
-                for at, column in enumerate(self.columns[:-1]) if at > 1]  # fmt: skip
-
-    @property
-    def fields(self) -> list[Field]:
-        return [Field(row[0], int(row[1]), row[2]) for row in self.rows]
-
-
-def read_tables(text: str) -> list[Table]:
-    """Every marked table of layout.md, checked: fields aligned, in order, inside their struct."""
-    tables = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if not (marker := MARKER.fullmatch(line)):
-            continue
-        rows = []
-        for row in (lines[number + 1], *lines[number + 3 :]):
-            if not row.startswith("|"):
-                break
-            rows.append(tuple(cell.strip() for cell in row.strip("|").split("|")))
-        table = Table(marker[1], marker[2], int(marker[3] or 0), rows[0], tuple(rows[1:]))
-        if table.kind == "struct":
-            check_struct(table, {t.name: t.size for t in tables} | SIZES | {"lane": 128, "tensor": 64})
-        tables.append(table)
-    return tables
-
-
-def check_struct(table: Table, sizes: dict[str, int]) -> None:
-    end = 0
-    for field in table.fields:
-        kind, count = field.array or (field.type, 1)
-        alignment = min(sizes[kind], 8)
-        if field.offset < end or field.offset % alignment:
-            raise ValueError(f"layout.md: {table.name}.{field.name} overlaps or is not aligned")
-        end = field.offset + sizes[kind] * count
-    if end > table.size:
-        raise ValueError(f"layout.md: {table.name} has {table.size} bytes, its fields need {end}")
+def snake(heading: str) -> str:
+    return heading.lower().replace(" ", "_")
 
 
 def camel(name: str) -> str:
     special = {
+        "http": "HTTP",
         "id": "ID",
         "ns": "NS",
         "ok": "OK",
@@ -116,12 +44,9 @@ def python_source(tables: list[Table]) -> str:
         elif table.kind == "enum":
             out += ["", "", f"class {camel(table.name)}(IntEnum):"]
             out += [f"    {name.upper()} = {value}" for name, value, _ in table.values]
-            for column, cells in table.extras:
-                out += ["", "", f"{table.name.upper()}_{column.upper()} = {{"]
-                out += [
-                    f"    {camel(table.name)}.{row[0].upper()}: {cell},"
-                    for row, cell in zip(table.rows, cells, strict=True)
-                ]
+            for heading, cells in table.extras("python"):
+                out += ["", "", f"{table.name.upper()}_{snake(heading).upper()} = {{"]
+                out += [f"    {camel(table.name)}.{name.upper()}: {cell}," for name, cell in cells.items() if cell]
                 out += ["}"]
     out += ["", "", "# Structs as numpy.dtype takes them: names, formats, offsets, itemsize.", "STRUCTS = {"]
     for table in tables:
@@ -156,9 +81,10 @@ def c_source(tables: list[Table]) -> str:
             out.append("")
         elif table.kind == "enum":
             out += [f"#define SHM_{table.name.upper()}_{name.upper()} {value}u" for name, value, _ in table.values]
-            for column, cells in table.extras:
-                pairs = ", ".join(f"[{row[1]}] = {cell}" for row, cell in zip(table.rows, cells, strict=True))
-                out.append(f"static const uint8_t shm_{table.name}_{column}[] = {{{pairs}}};")
+            for heading, cells in table.extras("c"):
+                numbers = {name: value for name, value, _ in table.values}
+                pairs = ", ".join(f"[{numbers[name]}] = {cell}" for name, cell in cells.items() if cell)
+                out.append(f"static const uint8_t shm_{table.name}_{snake(heading)}[] = {{{pairs}}};")
             out.append("")
         elif table.size <= 128:
             out += [f"struct shm_{table.name} {{"]
@@ -183,7 +109,8 @@ def c_source(tables: list[Table]) -> str:
 
 def go_source(tables: list[Table]) -> str:
     out = [f"// Code generated from layout.md by tools/generate_layout.py; DO NOT EDIT.", "",  # noqa: F541
-           "package layout", "", 'import (', '\t"encoding/binary"', '\t"math"', ")", ""]  # fmt: skip
+           "package layout", "", 'import (', '\t"encoding/binary"', '\t"math"', "",
+           '\t"go-shm-client/internal/fault"', ")", ""]  # fmt: skip
     types = {"u16": "uint16", "u32": "uint32", "u64": "uint64", "f32": "float32"}
     for table in tables:
         if table.kind == "constants":
@@ -194,15 +121,23 @@ def go_source(tables: list[Table]) -> str:
             for name, value, meaning in table.values:
                 out += [f"// {camel(table.name)}{camel(name)}: {meaning}.",
                         f"const {camel(table.name)}{camel(name)} = {value}", ""]  # fmt: skip
-            for column, cells in table.extras:
-                name = camel(table.name) + camel(column)
-                out += [f"// {name} are the {column} of each {table.name}.", f"var {name} = [...]int{{"]
-                width = max(len(row[1]) for row in table.rows)
-                out += [f"\t{row[1] + ':':<{width + 1}} {cell}," for row, cell in zip(table.rows, cells, strict=True)]
-                out += ["}", ""]
+            for heading, cells in table.extras("go"):
+                kind, none = ("error", "nil") if heading == "Go error" else ("int", "0")
+                said = f"the {heading} of each {table.name}, {none} for none"
+                out += go_array(table, heading, said, kind, {name: cell or none for name, cell in cells.items()})
+            if "Go error" in table.columns:  # whose text may say the name
+                names = {name: f'"{name.replace("_", " ")}"' for name, _, _ in table.values}
+                out += go_array(table, "name", f"each {table.name} in words", "string", names)
         else:
             out += go_struct(table, types)
     return "\n".join(out).rstrip("\n") + "\n"
+
+
+def go_array(table: Table, heading: str, said: str, kind: str, cells: dict[str, str]) -> list[str]:
+    name, keys = camel(table.name) + camel(snake(heading)), [camel(table.name) + camel(item) + ":" for item in cells]
+    width = max(map(len, keys))
+    rows = [f"\t{key:<{width}} {cell}," for key, cell in zip(keys, cells.values(), strict=True)]
+    return [f"// {name}: {said}.", f"var {name} = [...]{kind}{{", *rows, "}", ""]
 
 
 def go_struct(table: Table, types: dict[str, str]) -> list[str]:

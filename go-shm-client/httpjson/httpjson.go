@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"go-shm-client/internal/fault"
+	"go-shm-client/internal/layout"
 )
 
 const (
@@ -59,7 +60,7 @@ func (e *StatusError) Error() string {
 // Is makes a 500 an ErrModel, the model failed, and a request that is wrong (400, 404, 405, 413, 415) an ErrNotRun.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
-	case http.StatusInternalServerError:
+	case layout.StatusHTTPCode[layout.StatusModelError]:
 		return target == fault.Model
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
 		return target == fault.NotRun

@@ -11,10 +11,9 @@ A prompt may also have "temperature", "top_k" and "seed" (see generators.Samplin
 line of JSON for each piece of text as it is generated, {"response": PIECE}, and a last one, {"done": true} or
 {"error": TEXT}.
 
-Pixels are 1024 bytes red, 1024 green, 1024 blue, each row by row from the top. Every error is {"error": TEXT} with its
-status: 400 malformed, 413 too large, 415 another content type, 500 the model raised, 503 no model. The endpoint behind
-a generator: 429 asks for patience, 502 refuses the server's key or breaks off, 503 does not answer or has no such path
-or model, 504 is too slow.
+Pixels are 1024 bytes red, 1024 green, 1024 blue, each row by row from the top. Every error is {"error": TEXT}. What
+goes wrong with a model or a generator has the code of its status in layout.md. The other codes are HTTP's own: 400
+malformed, 413 too large, 415 another content type, 503 for what this server does not serve.
 
 gunicorn's threaded worker runs in a thread of this process. Its master process only forks workers and replaces those
 that die; it has no part in answering a request. Without it the model that is loaded once serves every transport, one
@@ -54,17 +53,8 @@ from shm_server.gateways.images import (
     looks_like_image,
     pixels_from_image,
 )
-from shm_server.generators import (
-    Broken,
-    GeneratorError,
-    InvalidRequest,
-    ModelError,
-    RateLimited,
-    Sampling,
-    TimedOut,
-    Unauthorized,
-    Unavailable,
-)
+from shm_server.generators import GeneratorError, ModelError, Sampling, status_of
+from shm_server.layout import STATUS_HTTP_CODE, Status
 from shm_server.models import INPUT_SHAPE, Classifier
 from shm_server.models.scores import checked
 from shm_server.runtime import forked
@@ -80,15 +70,6 @@ MAX_DROPPED_BYTES = 4 * MAX_BODY_BYTES
 THREADS = 8
 # gunicorn's defaults are 2 s and 1000: clients that pause would pay for a new connection each time.
 GUNICORN = {"workers": 1, "threads": THREADS, "keepalive": 75, "worker_connections": 2048, "graceful_timeout": 5}
-STATUSES = {
-    InvalidRequest: 400,
-    RateLimited: 429,
-    Unauthorized: 502,  # it is not the caller's key
-    Broken: 502,
-    Unavailable: 503,
-    TimedOut: 504,
-    ModelError: 500,
-}
 
 
 # -- what is answered
@@ -124,7 +105,7 @@ def application(
             scores = checked(classifier.scores(pixels), 1, len(classifier.class_names), 1)[0]
         except BaseException as error:  # whatever a model raises, SystemExit too, is that request's answer
             log.error("a request's model failed: %s. %s", describe(error), where(error))
-            return {"error": describe(error)}, 500
+            return {"error": describe(error)}, STATUS_HTTP_CODE[Status.MODEL_ERROR]
         best = int(scores.argmax())
         named = dict(zip(classifier.class_names, scores.tolist(), strict=True))
         return {"label": classifier.class_names[best], "score": float(scores[best]), "scores": named}
@@ -143,7 +124,7 @@ def application(
     @app.errorhandler(GeneratorError)
     @app.errorhandler(ModelError)
     def generator_failed(error: Exception) -> tuple[dict[str, Any], int]:
-        return {"error": str(error)}, STATUSES[type(error)]
+        return {"error": str(error)}, STATUS_HTTP_CODE[status_of(error)]
 
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> Response:

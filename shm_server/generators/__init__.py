@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from shm_server.generators.errors import (
+    ERRORS,
     Broken,
     GeneratorError,
     InvalidRequest,
@@ -29,11 +30,13 @@ from shm_server.generators.errors import (
     TimedOut,
     Unauthorized,
     Unavailable,
+    status_of,
 )
 from shm_server.generators.sampling import Sampling, check_prompt
 
 __all__ = [
     "ENGINES",
+    "ERRORS",
     "Broken",
     "Generation",
     "Generator",
@@ -50,6 +53,7 @@ __all__ = [
     "check_prompt",
     "generate",
     "load_generator",
+    "status_of",
 ]
 
 MAX_NAME = 1000  # characters of a generator's name

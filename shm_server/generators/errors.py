@@ -1,4 +1,4 @@
-"""What goes wrong with prompts and generators, in kinds that a transport maps to its statuses.
+"""What goes wrong with prompts and generators, in kinds that have a status each (layout.md, "status").
 
     GeneratorError                one call failed, the generator lives on
     ├── InvalidRequest            the caller's fault: an empty prompt, too long a prompt, no steps
@@ -14,9 +14,11 @@ an endpoint in it: those may hold the key.
 
 from __future__ import annotations
 
+from shm_server.layout import STATUS_PYTHON_ERROR, Status
 from shm_server.models.errors import ModelError
 
 __all__ = [
+    "ERRORS",
     "Broken",
     "GeneratorError",
     "InvalidRequest",
@@ -26,6 +28,7 @@ __all__ = [
     "TimedOut",
     "Unauthorized",
     "Unavailable",
+    "status_of",
 ]
 
 
@@ -59,3 +62,14 @@ class TimedOut(GeneratorError):
 
 class Broken(GeneratorError):
     """The reply ended before its end, by a fault, a filter or a call of a tool, or is no reply."""
+
+
+_BY_NAME = {name: status for status, name in STATUS_PYTHON_ERROR.items()}
+# What a status stands for. KeyError: layout.md has no status for one of the above.
+ERRORS: dict[Status, type[GeneratorError]] = {_BY_NAME[kind.__name__]: kind for kind in GeneratorError.__subclasses__()}
+
+
+def status_of(error: BaseException) -> Status:
+    """The status that tells a client of `error`; MODEL_ERROR for what is no GeneratorError."""
+    kinds = (status for status, kind in ERRORS.items() if issubclass(type(error), kind))
+    return next(kinds, Status.MODEL_ERROR)

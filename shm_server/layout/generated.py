@@ -91,6 +91,49 @@ class Status(IntEnum):
     BROKEN = 11
 
 
+STATUS_HTTP_CODE = {
+    Status.OK: 200,
+    Status.DEADLINE_EXCEEDED: 504,
+    Status.DRAINING: 503,
+    Status.MODEL_ERROR: 500,
+    Status.CANCELLED: 499,
+    Status.INVALID: 400,
+    Status.UNAVAILABLE: 503,
+    Status.UNAUTHORIZED: 502,
+    Status.RATE_LIMITED: 429,
+    Status.TIMED_OUT: 504,
+    Status.BROKEN: 502,
+}
+
+
+STATUS_GRPC_CODE = {
+    Status.OK: "OK",
+    Status.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    Status.DRAINING: "UNAVAILABLE",
+    Status.MODEL_ERROR: "INTERNAL",
+    Status.CANCELLED: "CANCELLED",
+    Status.INVALID: "INVALID_ARGUMENT",
+    Status.UNAVAILABLE: "UNAVAILABLE",
+    Status.UNAUTHORIZED: "FAILED_PRECONDITION",
+    Status.RATE_LIMITED: "RESOURCE_EXHAUSTED",
+    Status.TIMED_OUT: "DEADLINE_EXCEEDED",
+    Status.BROKEN: "ABORTED",
+}
+
+
+STATUS_PYTHON_ERROR = {
+    Status.DEADLINE_EXCEEDED: "DeadlineExceeded",
+    Status.DRAINING: "Draining",
+    Status.MODEL_ERROR: "ModelError",
+    Status.INVALID: "InvalidRequest",
+    Status.UNAVAILABLE: "Unavailable",
+    Status.UNAUTHORIZED: "Unauthorized",
+    Status.RATE_LIMITED: "RateLimited",
+    Status.TIMED_OUT: "TimedOut",
+    Status.BROKEN: "Broken",
+}
+
+
 class CompletionFlag(IntEnum):
     TRUNCATED = 1
 
@@ -117,6 +160,49 @@ class Reason(IntEnum):
     INTERNAL = 10
     MOVED = 11
     STARTING = 12
+
+
+REASON_HTTP_CODE = {
+    Reason.VERSION: 500,
+    Reason.FEATURES: 500,
+    Reason.MALFORMED: 400,
+    Reason.NO_SUCH_MODEL: 404,
+    Reason.NO_MEMORY: 503,
+    Reason.TOO_MANY_SESSIONS: 503,
+    Reason.FORBIDDEN: 500,
+    Reason.DRAINING: 503,
+    Reason.PROTOCOL: 500,
+    Reason.INTERNAL: 500,
+    Reason.MOVED: 503,
+    Reason.STARTING: 503,
+}
+
+
+REASON_GRPC_CODE = {
+    Reason.VERSION: "INTERNAL",
+    Reason.FEATURES: "INTERNAL",
+    Reason.MALFORMED: "INVALID_ARGUMENT",
+    Reason.NO_SUCH_MODEL: "NOT_FOUND",
+    Reason.NO_MEMORY: "RESOURCE_EXHAUSTED",
+    Reason.TOO_MANY_SESSIONS: "RESOURCE_EXHAUSTED",
+    Reason.FORBIDDEN: "INTERNAL",
+    Reason.DRAINING: "UNAVAILABLE",
+    Reason.PROTOCOL: "INTERNAL",
+    Reason.INTERNAL: "INTERNAL",
+    Reason.MOVED: "UNAVAILABLE",
+    Reason.STARTING: "UNAVAILABLE",
+}
+
+
+REASON_PYTHON_ERROR = {
+    Reason.VERSION: "ProtocolError",
+    Reason.FEATURES: "ProtocolError",
+    Reason.NO_SUCH_MODEL: "NoSuchModel",
+    Reason.DRAINING: "Draining",
+    Reason.PROTOCOL: "ProtocolError",
+    Reason.MOVED: "ServerGone",
+    Reason.STARTING: "ServerGone",
+}
 
 
 # Structs as numpy.dtype takes them: names, formats, offsets, itemsize.

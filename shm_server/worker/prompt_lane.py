@@ -15,16 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from shm_server import _core, layout
-from shm_server.generators import (
-    Broken,
-    Generator,
-    InvalidRequest,
-    RateLimited,
-    Sampling,
-    TimedOut,
-    Unauthorized,
-    Unavailable,
-)
+from shm_server.generators import Generator, InvalidRequest, Sampling, status_of
 from shm_server.generators.turns import DEFAULT_PLACES, Job, Turns
 from shm_server.layout import CompletionFlag, Datatype, Reason, Status
 from shm_server.runtime.describe import describe, message, where
@@ -51,15 +42,6 @@ LOOKS = 256
 CONCURRENT_PLACES = 64
 # Such a generator may say nothing for long. So often it is looked whether a prompt is still wanted.
 LOOK_SECONDS = 0.05
-
-STATUSES = {
-    InvalidRequest: Status.INVALID,
-    Unavailable: Status.UNAVAILABLE,
-    Unauthorized: Status.UNAUTHORIZED,
-    RateLimited: Status.RATE_LIMITED,
-    TimedOut: Status.TIMED_OUT,
-    Broken: Status.BROKEN,
-}
 
 
 class Reply(Protocol):
@@ -292,10 +274,10 @@ def _asked(
 
 def _fail(reply: Reply, error: BaseException, *, started_ns: int | None) -> None:
     """Finish with what a generator raised: its own errors have a status each, the text so far stands."""
-    for kind, status in STATUSES.items():
-        if issubclass(type(error), kind):
-            reply.finish(status, message(error), truncated=False, started_ns=started_ns)
-            return
-    said = describe(error)
-    log.error("a prompt failed: %s. %s", said, where(error))
-    reply.finish(Status.MODEL_ERROR, said, truncated=False, started_ns=started_ns)
+    status = status_of(error)
+    if status == Status.MODEL_ERROR:
+        said = describe(error)
+        log.error("a prompt failed: %s. %s", said, where(error))
+    else:
+        said = message(error)
+    reply.finish(status, said, truncated=False, started_ns=started_ns)

@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from shm_server import wire
-from shm_server.generators import InvalidRequest, ModelError, Sampling, Unavailable, check_prompt
+from shm_server.generators import ERRORS, InvalidRequest, ModelError, Sampling, Unavailable, check_prompt
 from shm_server.layout import Status
 from shm_server.runtime import forked
-from shm_server.worker.prompt_lane import STATUSES
 
 # Characters a packet: in JSON each is at most 6 bytes.
 MAX_TEXT = wire.MAX_PACKET // 8
 # A caller that reads nothing for so long loses the rest of its reply.
 SLOW_SECONDS = 30.0
-ERRORS = {status: error for error, status in STATUSES.items()}
 
 
 def ask(send: Callable[[wire.Prompt, socket.socket], None], prompt: str, sampling: Sampling) -> Iterator[str]:

@@ -29,6 +29,14 @@ ENUMS = {
     for name in re.findall(r"<!-- layout: enum (\w+) -->", PAGE)
 }
 DATATYPE_BYTES = {int(row[1]): int(row[2]) for row in _cells("enum", "datatype")}
+# What stands of an enum's values beside their meaning: ERRORS["status"]["HTTP code"]["draining"] is "503", "-" is none.
+ERRORS = {
+    name: {
+        heading: {row[0]: row[at] for row in _cells("enum", name)}
+        for at, heading in enumerate(("HTTP code", "gRPC code", "Go error", "Python error"), 2)
+    }
+    for name in ("status", "reason")
+}
 SIZES = {name: int(size) for name, size in re.findall(r"<!-- layout: struct (\w+) (\d+) -->", PAGE)}
 STRUCTS = {name: [Word(row[0], int(row[1]), row[2], row[3]) for row in _cells("struct", name)] for name in SIZES}
 PLAIN = {name: [word for word in words if word.type in FORMATS] for name, words in STRUCTS.items()}

@@ -10,30 +10,19 @@ import (
 // Reason is why the server refused or ended a session; layout.md, enum reason.
 type Reason uint16
 
-var reasonNames = map[Reason]string{
-	layout.ReasonVersion:         "version",
-	layout.ReasonFeatures:        "features",
-	layout.ReasonMalformed:       "malformed",
-	layout.ReasonNoSuchModel:     "no such model",
-	layout.ReasonNoMemory:        "no memory",
-	layout.ReasonTooManySessions: "too many sessions",
-	layout.ReasonForbidden:       "forbidden",
-	layout.ReasonDraining:        "draining",
-	layout.ReasonProtocol:        "protocol",
-	layout.ReasonInternal:        "internal error",
-	layout.ReasonMoved:           "moved",
-	layout.ReasonStarting:        "starting",
-}
-
 func (r Reason) String() string {
-	if name, ok := reasonNames[r]; ok {
-		return name
+	if known := layout.ReasonName[:]; int(r) < len(known) && known[r] != "" {
+		return known[r]
 	}
 	return fmt.Sprintf("reason %d", uint16(r))
 }
 
-// A RefusedError is the server's no to a handshake. A draining server's no is fault.Draining too, and one that there is no such
-// model is fault.NoSuchModel; while a model's process is being started, nobody serves it: fault.ServerGone.
+// is whether target is the error that layout.md, "reason", has for it.
+func (r Reason) is(target error) bool {
+	return int(r) < len(layout.ReasonGoError) && layout.ReasonGoError[r] == target
+}
+
+// A RefusedError is the server's no to a handshake. It also is the error that layout.md, "reason", has for its reason.
 type RefusedError struct {
 	Reason  Reason
 	Message string
@@ -41,14 +30,12 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return "shm-server refused: " + describe(e.Reason, e.Message) }
 func (e *RefusedError) Is(target error) bool {
-	return target == fault.Draining && e.Reason == layout.ReasonDraining ||
-		target == fault.NoSuchModel && e.Reason == layout.ReasonNoSuchModel ||
-		target == fault.ServerGone && e.Reason == layout.ReasonStarting
+	return e.Reason.is(target)
 }
 
-// A GoodbyeError is why the server ended the session. It is fault.ServerGone; one because of draining is
-// fault.Draining too, and one because of our own fault is fault.Protocol. One because the model has moved is fault.Moved and
-// fault.NotRun: what was taken has been answered, so what is not answered was not run.
+// A GoodbyeError is why the server ended the session. It is fault.ServerGone, and the error that layout.md, "reason", has for its
+// reason. One because the model has moved is fault.Moved and fault.NotRun too: what was taken has been answered, so what is not
+// answered was not run.
 type GoodbyeError struct {
 	Reason  Reason
 	Message string
@@ -59,9 +46,7 @@ func (e *GoodbyeError) Error() string {
 }
 
 func (e *GoodbyeError) Is(target error) bool {
-	return target == fault.ServerGone ||
-		target == fault.Draining && e.Reason == layout.ReasonDraining ||
-		target == fault.Protocol && e.Reason == layout.ReasonProtocol ||
+	return target == fault.ServerGone || e.Reason.is(target) ||
 		(target == fault.Moved || target == fault.NotRun) && e.Reason == layout.ReasonMoved
 }
 

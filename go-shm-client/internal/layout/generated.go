@@ -5,6 +5,8 @@ package layout
 import (
 	"encoding/binary"
 	"math"
+
+	"go-shm-client/internal/fault"
 )
 
 // LayoutMajor: raised when an old peer would misread the segment; majors must be equal.
@@ -344,21 +346,21 @@ const DatatypeFP32 = 12
 // DatatypeFP64: IEEE 754 binary64.
 const DatatypeFP64 = 13
 
-// DatatypeBytes are the bytes of each datatype.
+// DatatypeBytes: the bytes of each datatype, 0 for none.
 var DatatypeBytes = [...]int{
-	1:  1,
-	2:  1,
-	3:  2,
-	4:  4,
-	5:  8,
-	6:  1,
-	7:  2,
-	8:  4,
-	9:  8,
-	10: 2,
-	11: 2,
-	12: 4,
-	13: 8,
+	DatatypeBool:   1,
+	DatatypeUint8:  1,
+	DatatypeUint16: 2,
+	DatatypeUint32: 4,
+	DatatypeUint64: 8,
+	DatatypeInt8:   1,
+	DatatypeInt16:  2,
+	DatatypeInt32:  4,
+	DatatypeInt64:  8,
+	DatatypeFP16:   2,
+	DatatypeBF16:   2,
+	DatatypeFP32:   4,
+	DatatypeFP64:   8,
 }
 
 // ServerStateServing: submissions are taken.
@@ -593,6 +595,54 @@ const StatusTimedOut = 10
 
 // StatusBroken: stream: the endpoint broke off; the text so far stands.
 const StatusBroken = 11
+
+// StatusHTTPCode: the HTTP code of each status, 0 for none.
+var StatusHTTPCode = [...]int{
+	StatusOK:               200,
+	StatusDeadlineExceeded: 504,
+	StatusDraining:         503,
+	StatusModelError:       500,
+	StatusMore:             0,
+	StatusCancelled:        499,
+	StatusInvalid:          400,
+	StatusUnavailable:      503,
+	StatusUnauthorized:     502,
+	StatusRateLimited:      429,
+	StatusTimedOut:         504,
+	StatusBroken:           502,
+}
+
+// StatusGoError: the Go error of each status, nil for none.
+var StatusGoError = [...]error{
+	StatusOK:               nil,
+	StatusDeadlineExceeded: fault.DeadlineExceeded,
+	StatusDraining:         fault.Draining,
+	StatusModelError:       fault.Model,
+	StatusMore:             nil,
+	StatusCancelled:        nil,
+	StatusInvalid:          fault.InvalidPrompt,
+	StatusUnavailable:      fault.Unavailable,
+	StatusUnauthorized:     fault.Unauthorized,
+	StatusRateLimited:      fault.RateLimited,
+	StatusTimedOut:         fault.TimedOut,
+	StatusBroken:           fault.Broken,
+}
+
+// StatusName: each status in words.
+var StatusName = [...]string{
+	StatusOK:               "ok",
+	StatusDeadlineExceeded: "deadline exceeded",
+	StatusDraining:         "draining",
+	StatusModelError:       "model error",
+	StatusMore:             "more",
+	StatusCancelled:        "cancelled",
+	StatusInvalid:          "invalid",
+	StatusUnavailable:      "unavailable",
+	StatusUnauthorized:     "unauthorized",
+	StatusRateLimited:      "rate limited",
+	StatusTimedOut:         "timed out",
+	StatusBroken:           "broken",
+}
 
 // CompletionFlagTruncated: stream: the reply was full; the text ends before the generator did, at a character's boundary.
 const CompletionFlagTruncated = 1
@@ -908,3 +958,51 @@ const ReasonMoved = 11
 
 // ReasonStarting: the model's process is being started; dial again soon.
 const ReasonStarting = 12
+
+// ReasonHTTPCode: the HTTP code of each reason, 0 for none.
+var ReasonHTTPCode = [...]int{
+	ReasonVersion:         500,
+	ReasonFeatures:        500,
+	ReasonMalformed:       400,
+	ReasonNoSuchModel:     404,
+	ReasonNoMemory:        503,
+	ReasonTooManySessions: 503,
+	ReasonForbidden:       500,
+	ReasonDraining:        503,
+	ReasonProtocol:        500,
+	ReasonInternal:        500,
+	ReasonMoved:           503,
+	ReasonStarting:        503,
+}
+
+// ReasonGoError: the Go error of each reason, nil for none.
+var ReasonGoError = [...]error{
+	ReasonVersion:         fault.Protocol,
+	ReasonFeatures:        fault.Protocol,
+	ReasonMalformed:       nil,
+	ReasonNoSuchModel:     fault.NoSuchModel,
+	ReasonNoMemory:        nil,
+	ReasonTooManySessions: nil,
+	ReasonForbidden:       nil,
+	ReasonDraining:        fault.Draining,
+	ReasonProtocol:        fault.Protocol,
+	ReasonInternal:        nil,
+	ReasonMoved:           fault.ServerGone,
+	ReasonStarting:        fault.ServerGone,
+}
+
+// ReasonName: each reason in words.
+var ReasonName = [...]string{
+	ReasonVersion:         "version",
+	ReasonFeatures:        "features",
+	ReasonMalformed:       "malformed",
+	ReasonNoSuchModel:     "no such model",
+	ReasonNoMemory:        "no memory",
+	ReasonTooManySessions: "too many sessions",
+	ReasonForbidden:       "forbidden",
+	ReasonDraining:        "draining",
+	ReasonProtocol:        "protocol",
+	ReasonInternal:        "internal",
+	ReasonMoved:           "moved",
+	ReasonStarting:        "starting",
+}

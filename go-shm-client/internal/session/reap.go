@@ -110,7 +110,7 @@ func (l *Lane) reap() (reaped int) {
 func checkCompletion(g *segment.Geometry, c layout.Completion) error {
 	last, bound := uint16(layout.StatusModelError), segment.Bound(g.Inputs) // of a call lane
 	if g.Lane.Protocol == layout.ProtocolStream {
-		last, bound = layout.StatusBroken, segment.Bound(g.Outputs)
+		last, bound = uint16(len(layout.StatusName)-1), segment.Bound(g.Outputs)
 	}
 	switch {
 	case c.Slot >= g.Lane.SlotCount:
