@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from client import Client, connect, hello, read_reason
 
-from shm_server import _core, layout
+from shm_server import Server, _core, layout, model
 from shm_server.layout import Op, Reason, Status
+from shm_server.models import ModelError
+from shm_server.session.doorbell import welcome_metadata
+from shm_server.worker.call_lane import CallDispatcher
+from shm_server.worker.dispatch import SERVER_NAME
 
 STUB = Path(__file__).with_name("stub_models.py")
 
@@ -36,6 +40,54 @@ def test_a_signature_is_in_the_welcome_and_in_the_table(serve):
         assert [each["name"] for each in client.signature["outputs"]] == ["sums", "table", "flag"]
         assert [int(row["row_bytes"]) for row in client.tensors] == [64] * 5
         assert [row["dims"][: row["rank"]].tolist() for row in client.tensors] == [[2, 3], [5], [2], [3, 2], [1]]
+
+
+def long_row(size: int):
+    return model(inputs={"x": ("UINT8", ("n",))}, outputs={"y": ("FP32", (4,))}, bounds={"n": size}, name="m")(
+        lambda x: None
+    )
+
+
+def test_a_model_whose_row_fills_a_segment_is_taken_and_one_of_a_byte_more_is_refused_before_it_serves(tmp_path):
+    # Beside the input's row: the header, both rings, the messages and the output's row, a page each.
+    most = layout.MAX_SEGMENT_BYTES - 5 * layout.PAGE_BYTES
+    CallDispatcher(long_row(most), spin_us=0, max_batch=1, slots=1)
+    with pytest.raises(ModelError) as refused:
+        Server(long_row(most + 1), tmp_path / "sock")
+    said = f"expected a segment of at most 1073741824 bytes, got {layout.MAX_SEGMENT_BYTES + layout.PAGE_BYTES}"
+    assert str(refused.value) == f"m: {said} for one row of each tensor, n at {most + 1}"
+
+
+LABELLED = """
+import sys, shm_server
+
+def labelled(length):
+    return shm_server.model(
+        inputs={"x": ("FP32", (1,))}, outputs={"y": ("FP32", (1,), ("l" * length,))}, name="m"
+    )(lambda x: x)
+
+if __name__ == "__main__":
+    import logging
+    logging.basicConfig(level="INFO")
+    shm_server.Server(labelled(int(sys.argv[2])), sys.argv[1]).run()
+"""
+
+
+def test_a_model_whose_labels_fill_a_welcome_is_served_and_one_of_a_byte_more_is_refused_before_that(start, tmp_path):
+    names: dict = {"__name__": "labelled"}
+    exec(LABELLED, names)
+    short = CallDispatcher(names["labelled"](1), spin_us=0, max_batch=1, slots=1).metadata()
+    room = layout.MAX_FRAME_BODY - layout.welcome.itemsize
+    most = 1 + room - len(welcome_metadata(SERVER_NAME, short))
+    with pytest.raises(ModelError) as refused:
+        Server(names["labelled"](most + 1), tmp_path / "sock")
+    said = f"m: expected a signature that takes at most {room} bytes of a welcome, got {room + 1}: "
+    assert str(refused.value) == said + "are its outputs to have that many labels?"
+    script = tmp_path / "labelled.py"
+    script.write_text(LABELLED)
+    server = start(socket=tmp_path / "sock", command=[sys.executable, str(script), str(tmp_path / "sock"), str(most)])
+    with Client(server.socket) as client:
+        assert [len(label) for label in client.signature["outputs"][0]["labels"]] == [most]
 
 
 def test_every_input_is_read_and_every_output_written_whatever_the_slots(serve):

@@ -103,13 +103,33 @@ BAD = {
     "nothing.onnx": "nothing.onnx: no such file or folder",
     "raises_at_import:other": "raises_at_import: can not be imported: ZeroDivisionError: division by zero",
     "leaves_at_import:other": "leaves_at_import: can not be imported: SystemExit: 7",
+    "too_large:rows": "rows: expected a segment of at most 1073741824 bytes, got 1610",
+    "too_large:labels": "labels: expected a signature that takes at most 65496 bytes of a welcome, got ",
+    "too_many:tensors": "ModelError: expected at most 24 tensors, got 24 inputs and 1 outputs",
 }
+TOO_LARGE = """
+import shm_server
+
+half = 3 << 28
+x, y = {"x": ("UINT8", (half,))}, {"y": ("UINT8", (half,))}
+rows = shm_server.model(inputs=x, outputs=y, name="rows")(lambda x: x)
+words = tuple(f"word number {number}" for number in range(4000))
+labels = shm_server.model(inputs={"x": ("FP32", (4000,))}, outputs={"y": ("FP32", (4000,), words)})(lambda x: x)
+"""
+TOO_MANY = """
+import shm_server
+
+many = {f"x{number}": ("FP32", (1,)) for number in range(24)}
+tensors = shm_server.model(inputs=many, outputs={"y": ("FP32", (1,))})(lambda **x: x["x0"])
+"""
 
 
 @pytest.mark.parametrize("source", BAD)
 def test_a_source_that_is_no_model_ends_the_command_with_a_line(tmp_path, source):
     (tmp_path / "raises_at_import.py").write_text("1 / 0\n")
     (tmp_path / "leaves_at_import.py").write_text("import sys\nsys.exit(7)\n")
+    (tmp_path / "too_large.py").write_text(TOO_LARGE)
+    (tmp_path / "too_many.py").write_text(TOO_MANY)
     command = [sys.executable, "-m", "shm_server.cli", "serve", "stub_models:iris", source]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), PATH])}
     done = subprocess.run(

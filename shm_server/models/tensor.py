@@ -10,7 +10,7 @@
     signature.row_bytes(signature.inputs[0])        # 1024
 
 A shape is that of one row: the batch dimension stands in no shape.  One dimension of a whole signature may be symbolic:
-a name instead of a number, which any of its tensors may bear, and whose bound stands in `bounds`.
+a name instead of a number, the first dimension of any of its tensors, whose bound stands in `bounds`.
 
 A batch runs at one `bucket` of the symbolic dimension: the smallest power of two from 8 on, at most the bound, that
 holds its longest row.
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
+from shm_server.layout import MAX_RANK, MAX_SEGMENT_BYTES, MAX_TENSORS
 from shm_server.models.errors import ModelError
 
 DATATYPES = {
@@ -46,10 +47,7 @@ FLOATS = ("FP16", "BF16", "FP32", "FP64")
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 MAX_DIMENSION = (1 << 31) - 1
-MAX_RANK = 8
 MAX_NAME_BYTES = 64
-MAX_TENSORS = 64  # inputs, and as many outputs
-MAX_ROW_BYTES = 1 << 30  # of one tensor: what is larger is no row but a mistake
 SMALLEST_BUCKET = 8
 
 
@@ -66,7 +64,7 @@ class Tensor:
     datatype: str
     """One of DATATYPES."""
     shape: tuple[int | str, ...]
-    """Of one row.  A str is the symbolic dimension."""
+    """Of one row.  A str is the symbolic dimension, which is the first."""
     labels: tuple[str, ...] = ()
     """What the numbers of an output stand for: as many as a row has, or as its last dimension has.  An output with
     labels promises scores: NaN among them is an error of the model."""
@@ -85,6 +83,8 @@ class Tensor:
                 check_name(dimension, f"{where}: a dimension's name")
             elif type(dimension) is not int or not 1 <= dimension <= MAX_DIMENSION:
                 raise ModelError(f"{where}: expected dimensions from 1 to {MAX_DIMENSION}, got {dimension!r}")
+        if any(isinstance(dimension, str) for dimension in self.shape[1:]):
+            raise ModelError(f"{where}: expected a symbolic dimension as the first of a row only, got {self.shape}")
         if self.labels:
             self._check_labels(where)
 
@@ -123,8 +123,8 @@ class Signature:
         for side in ("inputs", "outputs"):
             tensors = _sequence(getattr(self, side), f"expected {side}")
             object.__setattr__(self, side, tensors)
-            if not 1 <= len(tensors) <= MAX_TENSORS:
-                raise ModelError(f"expected 1 to {MAX_TENSORS} {side}, got {len(tensors)}")
+            if not tensors:
+                raise ModelError(f"expected {side}, got none")
             if strange := [tensor for tensor in tensors if not isinstance(tensor, Tensor)]:
                 raise ModelError(f"{side}: expected tensors, got {strange[0]!r:.100}")
             names = [tensor.name for tensor in tensors]
@@ -133,14 +133,18 @@ class Signature:
                     raise ModelError(f"{side}: expected names that differ, got {tensor.name!r} twice")
                 if side == "inputs" and tensor.labels:
                     raise ModelError(f"input {tensor.name!r}: expected no labels, which only outputs have")
+        if len(self.inputs) + len(self.outputs) > MAX_TENSORS:
+            raise ModelError(
+                f"expected at most {MAX_TENSORS} tensors, got {len(self.inputs)} inputs and {len(self.outputs)} outputs"
+            )
         names = {tensor.name for tensor in self.inputs}
         if twice := next((tensor.name for tensor in self.outputs if tensor.name in names), None):
             raise ModelError(f"expected names that differ, got {twice!r} as an input and an output")
         self._check_bounds()
         for tensor in (*self.inputs, *self.outputs):
-            if self.row_bytes(tensor) > MAX_ROW_BYTES:
+            if self.row_bytes(tensor) > MAX_SEGMENT_BYTES:
                 raise ModelError(
-                    f"tensor {tensor.name!r}: expected a row of at most {MAX_ROW_BYTES} bytes, "
+                    f"tensor {tensor.name!r}: expected a row of at most {MAX_SEGMENT_BYTES} bytes, "
                     f"got {self.row_bytes(tensor)}: {tensor.datatype} {self.shape(tensor)}"
                 )
 

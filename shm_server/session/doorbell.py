@@ -137,18 +137,28 @@ def parse_hello(message: bytes) -> LaneRequest:
     return LaneRequest(protocol, model, int(head["slot_count"]), *extents)
 
 
+def welcome_metadata(server: str, model: Mapping[str, object]) -> bytes:
+    """What a welcome says of both, as JSON. ValueError when it does not fit."""
+    metadata = json.dumps({"server": server, "model": model}).encode()
+    room = layout.MAX_FRAME_BODY - layout.welcome.itemsize
+    if len(metadata) > room:
+        raise ValueError(
+            f"expected a signature that takes at most {room} bytes of a welcome, got {len(metadata)}: "
+            "are its outputs to have that many labels?"
+        )
+    return metadata
+
+
 def send_welcome(
     sock: socket.socket, fd: int, size: int, epoch: int, *, server: str, model: Mapping[str, object]
 ) -> None:
     """Hand the segment's descriptor to the client."""
-    metadata = json.dumps({"server": server, "model": model}).encode()
+    metadata = welcome_metadata(server, model)
     head = np.zeros((), layout.welcome)
     head["layout_major"], head["layout_minor"] = layout.LAYOUT_MAJOR, layout.LAYOUT_MINOR
     head["metadata_bytes"], head["segment_bytes"], head["epoch"] = len(metadata), size, epoch
     head["clock"] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     message = frame(FrameKind.WELCOME, head.tobytes() + metadata)
-    if len(message) > layout.MAX_FRAME_BODY:
-        raise Refused(Reason.INTERNAL, "the model's signature does not fit a welcome: has it that many labels?")
     if socket.send_fds(sock, [message], [fd]) != len(message):
         raise OSError("the welcome did not fit the socket")
 

@@ -9,13 +9,14 @@ import numpy as np
 from shm_server import _core, layout
 from shm_server.layout import Datatype, Reason
 from shm_server.models.checking import check_scores
+from shm_server.models.errors import ModelError
 from shm_server.models.metadata import Metadata
 from shm_server.models.protocol import Arrays, Model
 from shm_server.models.tensor import FLOATS, Signature, Tensor
-from shm_server.session.doorbell import LaneRequest, Refused
-from shm_server.session.segment import LaneSpec, TensorSpec
+from shm_server.session.doorbell import LaneRequest, Refused, welcome_metadata
+from shm_server.session.segment import LaneSpec, Plan, TensorSpec
 from shm_server.session.session import Session
-from shm_server.worker.dispatch import Dispatcher
+from shm_server.worker.dispatch import SERVER_NAME, Dispatcher
 
 DEFAULT_MAX_BATCH = 32
 # Two batches: one in the model, one being filled.
@@ -36,7 +37,8 @@ class CallDispatcher(Dispatcher):
     """Runs `model` on what the sessions submit; with `echo_only` it is a name and a signature, and a run is an error.
 
     `max_batch` is a power of two, and never more than the model's own; a batch of n rows runs in the next power of two.
-    `name` and `version` are those under which it is served, unless they are the model's own. Raises ValueError.
+    `name` and `version` are those under which it is served, unless they are the model's own. Raises ValueError, and
+    ModelError for a model that no session could be opened for.
     """
 
     protocol = layout.Protocol.CALL
@@ -62,6 +64,7 @@ class CallDispatcher(Dispatcher):
         self.name = self.called = name or model.name
         self.version = version or model.version
         self.signature = signature = model.signature
+        self._check_fits()
         self._names = [tensor.name for tensor in signature.inputs], [tensor.name for tensor in signature.outputs]
         self._inputs = [Rows(signature, tensor, max_batch) for tensor in signature.inputs]
         self._outputs = [Rows(signature, tensor, max_batch) for tensor in signature.outputs]
@@ -72,6 +75,20 @@ class CallDispatcher(Dispatcher):
         self._promised = any(t.labels and t.datatype in FLOATS and t.datatype != "FP32" for t in signature.outputs)
         self.batches = dict.fromkeys(buckets(max_batch), 0)  # how many batches ran in a bucket of that size
         self.views = self.gathers = 0
+
+    def _check_fits(self) -> None:
+        """ModelError for a welcome, or a segment of one slot, that is larger than the layout allows."""
+        try:
+            welcome_metadata(SERVER_NAME, self.metadata())
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}") from error
+        size = Plan(self.spec(LaneRequest(self.protocol, slot_count=1))).size
+        if size > layout.MAX_SEGMENT_BYTES:
+            bound = f", {self.signature.symbol} at {self.signature.bound}" if self.signature.symbol else ""
+            raise ModelError(
+                f"{self.name}: expected a segment of at most {layout.MAX_SEGMENT_BYTES} bytes, "
+                f"got {size} for one row of each tensor{bound}"
+            )
 
     def metadata(self) -> Mapping[str, object]:
         said = Metadata(self.name, self.version, self.model.platform, self.signature).to_json()
@@ -220,10 +237,6 @@ class Rows:
 
 
 def tensor_spec(signature: Signature, tensor: Tensor, bound: int | None) -> TensorSpec:
-    """The rows of a tensor whose symbolic dimension has that bound. ValueError for what the layout does not carry."""
-    if tensor.symbols and not isinstance(tensor.shape[0], str):
-        raise ValueError(
-            f"tensor {tensor.name!r}: expected {signature.symbol!r} first in its shape, got {tensor.shape}"
-        )
+    """The rows of a tensor whose symbolic dimension has that bound."""
     dims = signature.shape(tensor, bound)
     return TensorSpec(Datatype[tensor.datatype], tensor.dtype, dims, bool(tensor.symbols))

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Protocol
 
 from shm_server import layout
@@ -21,7 +20,7 @@ from shm_server.runtime.describe import describe, where
 from shm_server.session import doorbell
 from shm_server.session.doorbell import Refused
 from shm_server.session.session import Session
-from shm_server.worker.dispatch import DRAIN_SECONDS, Dispatcher
+from shm_server.worker.dispatch import DRAIN_SECONDS, SERVER_NAME, Dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,6 @@ HELLO_SECONDS = 5.0
 # Clients that have said no complete hello yet. Beyond, the oldest makes room: whoever connects and says nothing keeps
 # neither descriptors nor room from those who do.
 MAX_GREETING = 128
-# Read once: an upgrade replaces the files of a server that runs.
-SERVER_NAME = f"shm-server {version('shm-server')}"
 
 
 # Clients whose questions take long, at a time.

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 
 from shm_server import _core, layout
 from shm_server.layout import Op, Reason
@@ -23,6 +24,8 @@ from shm_server.session.session import Session
 
 log = logging.getLogger(__name__)
 
+# What welcomes say; read once: an upgrade replaces the files of a server that runs.
+SERVER_NAME = f"shm-server {version('shm-server')}"
 # Looking a member up in its enum takes 90 ns, a fifteenth of an echo's time; this takes 15.
 ECHO = int(Op.ECHO)
 # How long a stopping server goes on with what clients still submit before it refuses the rest. What a model has begun

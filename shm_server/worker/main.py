@@ -114,10 +114,10 @@ def load_call(options: dict, spin_us: float) -> Dispatcher:
     source, begun = Source(**options["source"]), time.perf_counter()
     log.info("loading %s from %s", source.name, source.place)
     model = source.load(engine=options["engine"], threads=options["threads"])
-    trial(model)
     batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
     version = source.version if source.is_file else None  # what is in Python says its own
     dispatcher = CallDispatcher(model, name=source.name, version=version, spin_us=spin_us, **batches)
+    trial(model)  # which takes memory for some rows: what is too large has been refused
     dispatcher.warm_up()
     took = time.perf_counter() - begun
     log.info("%s, version %s, is warm on %s after %.1f s", source.name, dispatcher.version, model.platform, took)

@@ -35,6 +35,22 @@ def identity(element: int = TensorProto.FLOAT, shape: tuple = ("n", 4)) -> onnx.
     return model([("Identity", "x", "y", {})], {"x": (element, shape)}, {"y": (element, shape)})
 
 
+def fanned(outputs: int) -> onnx.ModelProto:
+    """x FP32 [4] -> y0, y1, ... FP32 [4], each what x is."""
+    names = [f"y{number}" for number in range(outputs)]
+    said = (TensorProto.FLOAT, ("n", 4))
+    return model([("Identity", ("x",), (name,), {}) for name in names], {"x": said}, dict.fromkeys(names, said))
+
+
+def transposed() -> onnx.ModelProto:
+    """x FP32 [tokens, 4] -> y FP32 [4, tokens]."""
+    return model(
+        [("Transpose", ("x",), ("y",), {"perm": [0, 2, 1]})],
+        {"x": (TensorProto.FLOAT, ("n", "tokens", 4))},
+        {"y": (TensorProto.FLOAT, ("n", 4, "tokens"))},
+    )
+
+
 def linear(batch: int | str = "n") -> onnx.ModelProto:
     """x FP32 [4] -> y FP32 [3], y = x @ weights()."""
     return model(

@@ -157,6 +157,11 @@ def test_a_symbolic_dimension_is_as_long_as_the_batch():
         ({"max_batch": "4"}, "expected a model with max_batch, an int, got '4'"),
         ({"version": 2}, "expected a model with version, a str, got 2"),
         ({"name": "a\nb"}, "a model's name: expected 1 to 64 bytes of printable"),
+        ({"inputs": {f"x{i}": ("FP32", (4,)) for i in range(24)}}, "at most 24 tensors, got 24 inputs and 1 outputs"),
+        (
+            {"inputs": {"x": ("FP32", (4, "tokens"))}, "bounds": {"tokens": 8}},
+            r"tensor 'x': expected a symbolic dimension as the first of a row only, got \(4, 'tokens'\)",
+        ),
         ({"bounds": {"tokens": 8}}, r"bounds: expected one for each symbolic dimension \(none\), got tokens"),
     ],
 )

@@ -142,6 +142,26 @@ def test_dimensions_of_different_names_become_one_when_the_card_says_so(tmp_path
     assert model.signature.bounds == {"tokens": 32}
 
 
+def test_an_open_dimension_that_is_not_the_first_of_a_row_is_refused(tmp_path, engine):
+    path = write(tmp_path / "planes.onnx", onnx_files.identity(shape=("n", 3, "tokens")))
+    (tmp_path / "planes.toml").write_text(BOUNDED)
+    with pytest.raises(
+        ModelError, match=r"planes.onnx: tensor 'x': expected a symbolic dimension as the first .*, got \(3, 'tokens'\)"
+    ):
+        load(path, engine)
+    path = write(tmp_path / "transposed.onnx", onnx_files.transposed())
+    (tmp_path / "transposed.toml").write_text(BOUNDED)
+    with pytest.raises(ModelError, match=r"transposed.onnx: tensor 'y': .*, got \(4, 'tokens'\)"):
+        load(path, engine)
+
+
+def test_a_file_of_more_tensors_than_a_segment_has_is_refused(tmp_path, engine):
+    assert len(load(write(tmp_path / "most.onnx", onnx_files.fanned(23)), engine).signature.outputs) == 23
+    path = write(tmp_path / "more.onnx", onnx_files.fanned(24))
+    with pytest.raises(ModelError, match=r"more.onnx: expected at most 24 tensors, got 1 inputs and 24 outputs"):
+        load(path, engine)
+
+
 def test_an_open_dimension_may_be_closed_by_the_card(tmp_path, engine):
     path = write(tmp_path / "segment.onnx", onnx_files.segmentation(("height", "width")))
     with pytest.raises(ModelError, match="input 'pixels': expected a bound for its open dimension"):

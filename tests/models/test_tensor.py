@@ -2,17 +2,23 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from shm_server import layout
 from shm_server.models.errors import ModelError
 from shm_server.models.metadata import Metadata
 from shm_server.models.tensor import DATATYPES, Signature, Tensor
 
 X, Y = Tensor("x", "FP32", (4,)), Tensor("y", "FP32", (3,), ("a", "b", "c"))
 IDS, MASK = Tensor("ids", "INT64", ("tokens",)), Tensor("mask", "INT8", ("tokens", 2))
+
+
+def many(count: int) -> tuple[Tensor, ...]:
+    return tuple(Tensor(f"t{number}", "FP32", (1,)) for number in range(count))
 
 
 def encoder(bound: int = 100) -> Signature:
@@ -66,6 +72,8 @@ def test_a_batch_runs_at_the_smallest_bucket_that_holds_its_longest_row():
         (("x", "FP32", 4), "expected a shape, a tuple, got 4"),
         (("x", "FP32", "tokens"), "expected a shape, a tuple, got 'tokens'"),
         (("x", "FP32", (1,) * 9), "at most 8 dimensions, got 9"),
+        (("x", "FP32", (3, "n")), r"'x': expected a symbolic dimension as the first of a row only, got \(3, 'n'\)"),
+        (("x", "FP32", ("n", 3, "n")), r"as the first of a row only, got \('n', 3, 'n'\)"),
         (("y", "FP32", (3,), ("a", "b")), r"expected 3 labels for shape \(3,\), got 2"),
         (("y", "FP32", (2, 3), ("a",)), r"expected 3 or 6 labels for shape \(2, 3\), got 1"),
         (("y", "FP32", (2,), ("a", "")), "expected printable labels, got ''"),
@@ -85,9 +93,10 @@ def test_labels_are_for_the_last_dimension_or_for_all_numbers(labels):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((), (Y,)), "expected 1 to 64 inputs, got 0"),
-        (((X,), ()), "expected 1 to 64 outputs, got 0"),
-        (((X,) * 65, (Y,)), "got 65"),
+        (((), (Y,)), "expected inputs, got none"),
+        (((X,), ()), "expected outputs, got none"),
+        ((many(24), (Y,)), "expected at most 24 tensors, got 24 inputs and 1 outputs"),
+        (((X,), many(24)), "expected at most 24 tensors, got 1 inputs and 24 outputs"),
         (((X, X), (Y,)), "inputs: expected names that differ, got 'x' twice"),
         (((X,), (Y, Y)), "outputs: expected names that differ, got 'y' twice"),
         (((X,), (X,)), "expected names that differ, got 'x' as an input and an output"),
@@ -107,6 +116,11 @@ def test_labels_are_for_the_last_dimension_or_for_all_numbers(labels):
 def test_what_is_no_signature_is_refused(arguments, message):
     with pytest.raises(ModelError, match=message):
         Signature(*arguments)
+
+
+def test_a_signature_has_as_many_tensors_as_a_segment():
+    signature = Signature(many(20), tuple(replace(tensor, name=f"y{tensor.name}") for tensor in many(4)))
+    assert len(signature.inputs) + len(signature.outputs) == layout.MAX_TENSORS
 
 
 def test_a_signature_can_be_copied_and_sent():
