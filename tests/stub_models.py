@@ -69,6 +69,34 @@ def wrong(x):
     return [good, good.astype(np.float64), good[:, :1], {"z": good}, None, good.tolist()][x[0, 0]]
 
 
+@shm_server.model(inputs={"x": ("INT32", (1,))}, outputs={"y": ("INT32", (1,))})
+class device:
+    """Computes "on a device": what is begun is there when it is finished. It logs both, with the size of the batch and
+    the first number; -1 raises in `begin`, -2 in `finish`, which at -3 waits for FILE. `close` logs that, too.
+    """
+
+    def run(self, inputs, outputs):
+        np.multiply(inputs["x"], 2, out=outputs["y"])
+
+    def begin(self, inputs):
+        x = inputs["x"]
+        logging.info("begin %d from %d", len(x), x[0, 0])
+        if (x == -1).any():
+            raise RuntimeError("it did not begin")
+        return x  # the device reads it until `finish`
+
+    def finish(self, x, outputs):
+        logging.info("finish %d from %d", len(x), x[0, 0])
+        if (x == -2).any():
+            raise RuntimeError("it did not finish")
+        while (x == -3).any() and not os.path.exists(sys.argv[3]):
+            time.sleep(0.001)
+        np.multiply(x, 2, out=outputs["y"])
+
+    def close(self):
+        logging.info("closed")
+
+
 @shm_server.model(inputs={"x": ("INT32", (1,))}, outputs={"y": ("INT32", (2,))})
 def gated(x):
     """The number and the size of the batch; at -1 it logs "in the model", and goes on once FILE exists."""
@@ -99,4 +127,5 @@ def mortal(x):
 
 if __name__ == "__main__":
     logs.configure()
-    Server(globals()[sys.argv[1]], sys.argv[2]).run()
+    found = globals()[sys.argv[1]]
+    Server(found() if isinstance(found, type) else found, sys.argv[2]).run()

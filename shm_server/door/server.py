@@ -12,8 +12,9 @@ from shm_server.models import Classifier
 from shm_server.models.classified import Classified
 from shm_server.models.protocol import Model
 from shm_server.runtime import logs, process
-from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS, CallDispatcher
+from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
 from shm_server.worker.control import Control
+from shm_server.worker.device_lane import dispatcher_of
 from shm_server.worker.dispatch import MOVED
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Server(Control):
     ) -> None:
         process.open_standard_descriptors()
         served = model if isinstance(model, Model) else Classified(model)
-        calls = CallDispatcher(served, spin_us=spin_us, max_batch=max_batch, slots=slots, echo_only=model is None)
+        calls = dispatcher_of(served, spin_us=spin_us, max_batch=max_batch, slots=slots, echo_only=model is None)
         self._path = default_socket() if path is None else path
         super().__init__(
             calls,

@@ -15,6 +15,7 @@ static void lane_release(Lane *self)
     self->open = false;
     PyMem_Free(self->ring.in_flight);
     PyMem_Free(self->ring.batch);
+    PyMem_Free(self->ring.aside.batch);
     PyMem_Free(self->ring.streams);
     PyBuffer_Release(&self->segment);
 }
@@ -111,6 +112,19 @@ static PyObject *lane_announce_draining(PyObject *op, PyObject *Py_UNUSED(ignore
     if (!lane_ready((Lane *)op))
         return NULL;
     ring_announce_draining(&((Lane *)op)->ring);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_swap(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Lane *self = (Lane *)op;
+    if (!lane_ready(self))
+        return NULL;
+    if (!self->ring.aside.batch) /* few models ask for it */
+        self->ring.aside.batch = PyMem_Calloc(self->ring.at.lane.slot_count, sizeof *self->ring.aside.batch);
+    if (!self->ring.aside.batch)
+        return PyErr_NoMemory();
+    ring_swap(&self->ring);
     Py_RETURN_NONE;
 }
 
@@ -326,6 +340,7 @@ static PyMethodDef lane_methods[] = {
     {"close", lane_close, METH_NOARGS, "Let go of the segment. Every other method raises ValueError afterwards."},
     {"drain", lane_drain, METH_O, "Take up to `limit` submissions of one operation; see Poller.next."},
     {"announce_draining", lane_announce_draining, METH_NOARGS, "Set server_state to `draining` in the header."},
+    {"swap", lane_swap, METH_NOARGS, "Exchange the batch in hand with the one put aside, so that another may be taken meanwhile."},
     {"complete_echo", lane_complete_echo, METH_NOARGS, "Read every byte of the batch's inputs, answer with checksums."},
     {"complete_calls", lane_complete_calls, METH_O,
      "complete_calls(batch): answer the batch, whose outputs stand in the segment; `batch` requests were run together."},

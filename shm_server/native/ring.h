@@ -54,6 +54,13 @@ struct ring_request {
     uint64_t queue_ns; /* how long it had waited by then */
 };
 
+/* A batch that was taken, put aside while another is taken. Its fields are those of `ring_lane`. */
+struct ring_aside {
+    struct ring_request *batch;
+    uint32_t count, lowest, highest, extent, op;
+    uint64_t taken_ns;
+};
+
 struct ring_lane {
     uint8_t *base;                 /* the mapping; the lane's owner keeps it alive */
     struct geometry at;            /* private copy of what the header says, checked by ring_open */
@@ -69,6 +76,7 @@ struct ring_lane {
     int doorbell;                  /* socket to the client, or -1 */
     const _Atomic uint32_t *broken; /* nonzero once the mapping was replaced by zeros (guard.h) */
     uint64_t taken_ns;             /* when `batch` was taken, CLOCK_MONOTONIC */
+    struct ring_aside aside;       /* its batch is NULL until ring_swap is called for the first time */
     uint64_t counters[RING_COUNTERS];
     char fault[96];                /* how the client broke the protocol, or empty */
 };
@@ -306,6 +314,22 @@ static inline uint32_t ring_drain(struct ring_lane *lane, uint32_t limit)
     if (lane->fault[0])
         lane->count = lane->op = 0;
     return lane->count;
+}
+
+/* Exchange the batch in hand with the one put aside; either may be empty. `lane->aside.batch` has room for every slot. */
+static inline void ring_swap(struct ring_lane *lane)
+{
+    struct ring_aside hand = {lane->batch, lane->count, lane->lowest, lane->highest, lane->extent, lane->op,
+                              lane->taken_ns};
+    const struct ring_aside *aside = &lane->aside;
+    lane->batch = aside->batch;
+    lane->count = aside->count;
+    lane->lowest = aside->lowest;
+    lane->highest = aside->highest;
+    lane->extent = aside->extent;
+    lane->op = aside->op;
+    lane->taken_ns = aside->taken_ns;
+    lane->aside = hand;
 }
 
 /* Are the batch's slots neighbours, in whatever order they were submitted? */

@@ -1,7 +1,8 @@
 """The call lane: fixed tensors in, fixed tensors out; all that is pending as one batch."""
 
+import logging
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -13,10 +14,13 @@ from shm_server.models.errors import ModelError
 from shm_server.models.metadata import Metadata
 from shm_server.models.protocol import Arrays, Model
 from shm_server.models.tensor import FLOATS, Signature, Tensor
+from shm_server.runtime.describe import describe, where
 from shm_server.session.doorbell import LaneRequest, Refused, welcome_metadata
 from shm_server.session.segment import LaneSpec, Plan, TensorSpec
 from shm_server.session.session import Session
 from shm_server.worker.dispatch import SERVER_NAME, Dispatcher
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BATCH = 32
 # Two batches: one in the model, one being filled.
@@ -142,29 +146,40 @@ class CallDispatcher(Dispatcher):
         self.batches[bucket] += 1
         if self.echo_only:
             raise RuntimeError("this server has no model: it was started with --engine none")
+        batch = None
         if self.signature.symbol is None and len(lanes) == 1 and lane.contiguous:
-            self._run_neighbours(lane, bucket)
-        else:
-            self._run_gathered(lanes, bucket)
-        for each in lanes:
-            each.complete_calls(total)
+            batch = self._in_place(lane, bucket)
+        self._compute(batch or self._gathered(lanes, total, bucket))
 
-    def _run_neighbours(self, lane: _core.Lane, bucket: int) -> None:
-        """Run slots that lie side by side where they are, if there are as many behind them as the bucket has."""
+    def _compute(self, batch: "Batch") -> None:
+        self.model.run(batch.inputs, batch.outputs)
+        self._answer(batch)
+
+    def _answer(self, batch: "Batch") -> None:
+        """Answer a batch whose outputs are there; its requests are in the lanes' hands."""
+        if self._promised:
+            check_scores(self.model, {name: rows[: batch.count] for name, rows in batch.outputs.items()})
+        for number, each in enumerate(batch.own):
+            row, row_bytes = 0, each.row_bytes(batch.extent)
+            for lane in batch.lanes:
+                lane.scatter(number, each.memory, row, row_bytes, batch.by_slot)
+                row += lane.count
+        for lane in batch.lanes:
+            lane.complete_calls(batch.count)
+
+    def _in_place(self, lane: _core.Lane, bucket: int) -> "Batch | None":
+        """Slots that lie side by side, where they are; None unless there are as many behind them as the bucket has."""
         session, first, count = self.sessions[lane], lane.lowest, lane.count
         views = session.views.get((first, bucket)) or self._neighbours(session, first, bucket)
         if views is None:
-            self._run_gathered([lane], bucket)
-            return
+            return None
         self.views += 1
         inputs, outputs = views
         if bucket == count:
-            self._run(inputs, outputs, count)
-            return
+            return Batch([lane], count, None, inputs, outputs)
         # The rows beyond the batch are neighbouring slots: their inputs may be read, their outputs are somebody else's.
-        self._run(inputs, self._views(self._names[1], self._outputs, bucket, None), count)
-        for number, each in enumerate(self._outputs):
-            lane.scatter(number, each.memory, 0, each.row_bytes(None), True)
+        own = self._outputs
+        return Batch([lane], count, None, inputs, self._views(self._names[1], own, bucket, None), own, by_slot=True)
 
     def _neighbours(self, session: Session, first: int, bucket: int) -> tuple[Arrays, Arrays] | None:
         """The inputs and outputs of so many slots from `first` on, in place; None where there are not as many. They are
@@ -184,8 +199,8 @@ class CallDispatcher(Dispatcher):
         session.views[first, bucket] = views
         return views
 
-    def _run_gathered(self, lanes: list[_core.Lane], bucket: int) -> None:
-        """Run rows from all over as one batch in memory of our own."""
+    def _gathered(self, lanes: list[_core.Lane], total: int, bucket: int) -> "Batch":
+        """Rows from all over as one batch in memory of our own."""
         self.gathers += 1
         extent = self.signature.bucket(max(1, *(lane.extent for lane in lanes))) if self.signature.symbol else None
         for number, each in enumerate(self._inputs):
@@ -193,28 +208,49 @@ class CallDispatcher(Dispatcher):
             for lane in lanes:
                 lane.gather(number, each.memory, row, row_bytes)
                 row += lane.count
-        self._run(
-            self._views(self._names[0], self._inputs, bucket, extent, read_only=True),
-            self._views(self._names[1], self._outputs, bucket, extent),
-            sum(lane.count for lane in lanes),
-        )
-        for number, each in enumerate(self._outputs):
-            row, row_bytes = 0, each.row_bytes(extent)
-            for lane in lanes:
-                lane.scatter(number, each.memory, row, row_bytes, False)
-                row += lane.count
+        inputs = self._views(self._names[0], self._inputs, bucket, extent, read_only=True)
+        outputs = self._views(self._names[1], self._outputs, bucket, extent)
+        return Batch(lanes, total, extent, inputs, outputs, self._outputs)
 
-    def _run(self, inputs: Arrays, outputs: Arrays, count: int) -> None:
-        """Run a bucket of rows, of which the first `count` will be answered."""
-        self.model.run(inputs, outputs)
-        if self._promised:
-            check_scores(self.model, {name: rows[:count] for name, rows in outputs.items()})
+    def close(self) -> None:
+        if hasattr(self.model, "close"):
+            try:
+                self.model.close()
+            except BaseException as error:  # everybody has been answered
+                log.error("the model was not closed: %s. %s", describe(error), where(error))
 
     @staticmethod
     def _views(
         names: list[str], tensors: list["Rows"], bucket: int, extent: int | None, *, read_only: bool = False
     ) -> dict[str, np.ndarray]:
         return {name: each.view(bucket, extent, read_only=read_only) for name, each in zip(names, tensors, strict=True)}
+
+
+class Batch:
+    """Requests that are run together.
+
+    lanes    whose hands they are in
+    count    how many; the arrays have a bucket of rows
+    extent   of the symbolic dimension, None where there is none
+    own      the memory of `outputs`, from which they are copied to the slots; empty where those are the slots
+    by_slot  the rows of `own` are in the order of the slots, not of the requests
+    """
+
+    __slots__ = ("by_slot", "count", "extent", "inputs", "lanes", "outputs", "own")
+
+    def __init__(
+        self,
+        lanes: list[_core.Lane],
+        count: int,
+        extent: int | None,
+        inputs: Arrays,
+        outputs: Arrays,
+        own: "Sequence[Rows]" = (),
+        *,
+        by_slot: bool = False,
+    ) -> None:
+        self.lanes, self.count, self.extent, self.inputs, self.outputs = lanes, count, extent, inputs, outputs
+        self.own, self.by_slot = own, by_slot
 
 
 class Rows:

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 
 from shm_server import _core, layout
@@ -81,6 +81,9 @@ class Dispatcher:
         """Whether there is work in hand that no ring shows. Called in the data thread of a stopping server."""
         return False
 
+    def close(self) -> None:
+        """Let go of the model. Called in the data thread, last of all."""
+
     def counters(self) -> dict[str, int]:
         """Totals since the start. Any thread."""
         return self.poller.counters()
@@ -130,6 +133,7 @@ class Dispatcher:
         while not self._stopping:
             dispatch(wait(limit))
         self._drain()
+        self.close()
 
     @property
     def wait(self) -> Callable[[int], _core.Lane | None]:
@@ -160,11 +164,11 @@ class Dispatcher:
             self.poller.remove(session.lane)
             self.on_released(session, reason, message)
 
-    def _failed(self, error: BaseException) -> None:
-        """Answer the requests in hand with what was raised."""
+    def _failed(self, error: BaseException, lanes: Iterable[_core.Lane] | None = None) -> None:
+        """Answer the requests in hand, of all lanes or some, with what was raised."""
         said = describe(error)
         log.error("a batch failed: %s. %s", said, where(error))
-        for lane in self.sessions:
+        for lane in self.sessions if lanes is None else lanes:
             if lane.count:
                 lane.complete_error(cut(said, layout.MESSAGE_BYTES))
         self.poller.wake()  # for the orders behind the one that raised

@@ -26,8 +26,8 @@ from shm_server.models.source import Source
 from shm_server.runtime import logs, process
 from shm_server.runtime.describe import message
 from shm_server.worker import remote
-from shm_server.worker.call_lane import CallDispatcher
 from shm_server.worker.control import Control
+from shm_server.worker.device_lane import dispatcher_of
 from shm_server.worker.dispatch import Dispatcher
 from shm_server.worker.prompt_lane import PromptDispatcher
 
@@ -116,7 +116,7 @@ def load_call(options: dict, spin_us: float) -> Dispatcher:
     model = source.load(engine=options["engine"], threads=options["threads"])
     batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
     version = source.version if source.is_file else None  # what is in Python says its own
-    dispatcher = CallDispatcher(model, name=source.name, version=version, spin_us=spin_us, **batches)
+    dispatcher = dispatcher_of(model, name=source.name, version=version, spin_us=spin_us, **batches)
     trial(model)  # which takes memory for some rows: what is too large has been refused
     dispatcher.warm_up()
     took = time.perf_counter() - begun
