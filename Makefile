@@ -3,7 +3,7 @@
 # make help    the rest
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-loaded test-torch lint cross test-python test-go beside-python bench bench-quick bench-publish layout clean
+.PHONY: help demo test test-loaded test-torch lint cross test-python test-go beside-python fuzz bench bench-quick bench-publish layout clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -27,6 +27,7 @@ help:
 	@sed -nE 's/^# (make .*)/\1/p' Makefile
 	@echo "make test-loaded    all tests five times beside busy loops, and once under stress-ng"
 	@echo "make test-torch     the tests of .pt2 files, in an environment of their own: PyPI's torch is gigabytes"
+	@echo "make fuzz    ten million fuzzed descriptors and tables, hostile sessions, frames: ten minutes; FUZZ='--seed 7' repeats a run"
 	@echo "make lint    ruff, gofmt, go vet, the directions of imports, the generated constants"
 	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
@@ -105,6 +106,9 @@ test-go: $(VENV)/.test
 	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -timeout 20m -count=1 ./...) || exit 1; done
 	for module in $(GO_MODULES); do (cd $$module && SHM_PYTHON=$(CURDIR)/$(PY) $(GO) test -timeout 20m -count=1 -race ./...) || exit 1; done
 	cd bench/go && $(GO) test -timeout 20m -count=1 ./...
+
+fuzz: $(VENV)/.test
+	GO=$(GO) $(PY) tests/fuzz $(FUZZ)
 
 # The target itself is no test of ours: it says whether any test looks at a clock.
 test-loaded:

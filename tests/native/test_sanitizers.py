@@ -1,6 +1,6 @@
 """The C core under AddressSanitizer, UBSan and ThreadSanitizer: alone, as two threads, and inside Python.
 
-SHM_TEST_SEED repeats a run; every program prints its seed.
+SHM_TEST_SEED repeats a run; every program prints its seed. What fuzzes it is in tests/fuzz.
 """
 
 import json
@@ -11,16 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import sanitizers
+from sanitizers import MEMORY, ROOT, THREADS, needs
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 GOLDEN = HERE.parent / "conformance" / "golden"
 SEED = int(os.environ.get("SHM_TEST_SEED", random.SystemRandom().randrange(2**32)))
-STRICT = ["-std=gnu11", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
-MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-# ThreadSanitizer knows no fences, and says so. What it checks here is ordered by turns; the fences are the business
-# of tests/conformance/test_wakeup_model.py.
-THREADS = ["-fsanitize=thread", "-Wno-tsan", "-pthread"]
 WORDS = ("turn", "request_id", "slot", "op", "flags", "extent", "deadline", "submitted", "sampling_steps",
          "temperature", "top_k", "seed")  # fmt: skip
 FAULTS = {
@@ -30,21 +26,6 @@ FAULTS = {
     "unknown flags": "flags",
     "extent beyond": "extent",
 }
-
-
-def gcc(*arguments: str | Path) -> None:
-    run = subprocess.run(["gcc", *map(str, arguments)], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-
-
-def needs(sanitizer: list[str], folder: Path) -> None:
-    """Skip, and say so loudly, only where the compiler has no such sanitizer."""
-    source = folder / "empty.c"
-    source.write_text("int main(void) { return 0; }\n")
-    program = folder / "empty"
-    built = subprocess.run(["gcc", *sanitizer, source, "-o", program], capture_output=True, text=True)
-    if built.returncode or subprocess.run([program], capture_output=True).returncode:
-        pytest.skip(f"NOT TESTED: this gcc has no {sanitizer[0]}:\n{built.stderr}")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +38,7 @@ def build(tmp_path_factory):
         if key not in built:
             folder = tmp_path_factory.mktemp("native")
             needs(sanitizer, folder)
-            built[key] = folder / name.removesuffix(".c")
-            gcc(*STRICT, *sanitizer, "-I", ROOT / "shm_server/native", HERE / name, "-o", built[key])
+            built[key] = sanitizers.build(HERE / name, folder, sanitizer)
         return built[key]
 
     return _build
@@ -70,11 +50,6 @@ def run(program: Path, *arguments: object, seconds: int = 100) -> str:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert not done.stderr, done.stderr
     return done.stdout
-
-
-def test_no_bytes_of_a_hostile_client_harm_the_server(build):
-    said = run(build("fuzz_ring.c", MEMORY), SEED, 400)
-    assert said.startswith(f"seed {SEED}\n400 sessions")
 
 
 def test_two_threads_exchange_every_byte_without_a_race_or_a_lost_wake_up(build):

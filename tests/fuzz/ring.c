@@ -1,46 +1,49 @@
-/* A client that writes anything anywhere, against ring.h and stream.h. usage: fuzz_ring SEED ROUNDS
+/* A client that writes anything anywhere, against geometry.h, ring.h and stream.h; see guided.h for how to run it.
  *
- * After every step of the server: it took exactly what a second reading of layout.md says, it wrote nothing that is
- * the client's, and its completions are right. AddressSanitizer and UBSan watch the rest.
+ * A tape is a session, or a header. After every step of the server: it took exactly what a second reading of layout.md says, it
+ * wrote nothing that is the client's, and its completions are right. AddressSanitizer and UBSan watch the rest.
  */
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "heap_segment.h"
+#include "guided.h"
 
-static uint64_t seed;
+static struct tape *tape;
+static uint64_t noise; /* where it does not matter what the bytes are: no tape is as long as a row */
 
-static uint32_t below(uint32_t bound) { return random_below(&seed, bound); }
-static bool one_in(uint32_t n) { return below(n) == 0; }
+static uint32_t below(uint32_t bound) { return tape_below(tape, bound); }
+static bool one_in(uint32_t n) { return below(n) == n - 1; } /* behind the tape's end nothing is odd */
+static uint64_t nasty(void) { return tape_nasty(tape); }
 
-/* Numbers that break things, more often than chance would have them. */
-static uint64_t nasty(void)
+/* As nasty, of noise. */
+UNTRACED static uint64_t nasty_noise(void)
 {
-    static const uint64_t edges[] = {0, 1, 2, 3, 4, 7, 8, 63, 64, 255, 256, 3071, 3072, 3073, 4095, 4096, 65535, 65536,
-                                     INT32_MAX, UINT32_MAX - 63, UINT32_MAX, 1ull << 32, INT64_MAX, UINT64_MAX - 4095,
-                                     UINT64_MAX - 3, UINT64_MAX - 1, UINT64_MAX};
-    return one_in(3) ? random_next(&seed) : edges[below(sizeof edges / sizeof *edges)];
+    uint8_t bytes[9];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)random_next(&noise);
+    return tape_nasty(&(struct tape){.bytes = bytes, .size = sizeof bytes});
 }
 
 /* ---- the client ---- */
 
-static uint8_t *entry_at(struct heap_segment *s, uint64_t position)
+UNTRACED static uint8_t *entry_at(struct heap_segment *s, uint64_t position)
 {
     return s->base + s->at.lane.submissions_offset + position % s->at.lane.submission_entries * SHM_ENTRY_BYTES;
 }
 
-/* A slot that the client may submit, or any when there is none. */
-static uint32_t free_slot(const struct heap_segment *s, uint64_t tail)
+/* A slot that the client may submit, or UINT32_MAX when there is none. */
+UNTRACED static uint32_t free_slot(struct heap_segment *s, uint64_t tail)
 {
     uint32_t begin = below(s->at.lane.slot_count);
-    for (uint32_t i = 0; i < s->at.lane.slot_count; i++) {
-        uint32_t slot = (begin + i) % s->at.lane.slot_count;
-        bool taken = s->lane.in_flight[slot];
-        for (uint64_t p = s->lane.head; p != tail && !taken; p++)
-            taken = ((const struct shm_submission *)(const void *)entry_at((struct heap_segment *)s, p))->slot == slot;
-        if (!taken)
-            return slot;
+    uint8_t taken[64];
+    memcpy(taken, s->lane.in_flight, s->at.lane.slot_count);
+    for (uint64_t p = s->lane.head; p != tail; p++) {
+        uint32_t slot = ((const struct shm_submission *)(const void *)entry_at(s, p))->slot;
+        if (slot < s->at.lane.slot_count)
+            taken[slot] = 1;
     }
+    for (uint32_t i = 0; i < s->at.lane.slot_count; i++)
+        if (!taken[(begin + i) % s->at.lane.slot_count])
+            return (begin + i) % s->at.lane.slot_count;
     return UINT32_MAX;
 }
 
@@ -51,7 +54,7 @@ static void submit(struct heap_segment *s, uint64_t *tail, uint32_t wrong)
     if (slot == UINT32_MAX && !wrong)
         return;
     bool stream = s->at.lane.protocol == SHM_PROTOCOL_STREAM;
-    struct shm_submission e = {.turn = *tail / s->at.lane.submission_entries + 1, .request_id = random_next(&seed)};
+    struct shm_submission e = {.turn = *tail / s->at.lane.submission_entries + 1, .request_id = random_next(&noise)};
     e.slot = slot == UINT32_MAX || (wrong && one_in(8)) ? below(s->at.lane.slot_count) : slot;
     e.op = one_in(2) ? SHM_OP_ECHO : SHM_OP_RUN;
     e.flags = e.op == SHM_OP_RUN && stream ? (uint16_t)below(8) : 0;
@@ -82,10 +85,10 @@ static void misbehave(struct heap_segment *s, uint64_t *tail, bool hostile)
         break;
     case 1: /* the whole ring */
         for (uint64_t i = 0; i < s->at.lane.submission_entries * SHM_ENTRY_BYTES / 8; i++)
-            ((uint64_t *)(void *)(s->base + s->at.lane.submissions_offset))[i] = nasty();
+            ((uint64_t *)(void *)(s->base + s->at.lane.submissions_offset))[i] = nasty_noise();
         break;
     case 2: /* the header, after it was read */
-        *(uint64_t *)(void *)(s->base + 8 * below(256)) = nasty();
+        *(uint64_t *)(void *)(s->base + 8 * below(SHM_PAGE_BYTES / 8)) = nasty();
         break;
     case 3: /* the completion ring, which is the server's */
         *(uint64_t *)(void *)(s->base + s->at.lane.completions_offset + 8 * below(8 * s->at.lane.completion_entries)) = nasty();
@@ -118,7 +121,7 @@ static bool right(const struct heap_segment *s, const uint8_t *in_flight, const 
                                         (e->op == SHM_OP_RUN && e->flags <= (stream ? 7 : 0)));
 }
 
-static struct expected expect(const struct heap_segment *s, const uint8_t *before, const uint8_t *were_in_flight,
+UNTRACED static struct expected expect(const struct heap_segment *s, const uint8_t *before, const uint8_t *were_in_flight,
                               uint64_t head, uint32_t limit)
 {
     struct expected x = {0};
@@ -150,7 +153,7 @@ static struct expected expect(const struct heap_segment *s, const uint8_t *befor
 }
 
 /* The server wrote nothing but completions, messages, outputs, progress, server_state and a 0 to client_parked. */
-static void check_untouched(const struct heap_segment *s, const uint8_t *before)
+UNTRACED static void check_untouched(const struct heap_segment *s, const uint8_t *before)
 {
     for (uint32_t at = 0; at < SHM_PAGE_BYTES; at += 4)
         if (at != SHM_HEADER_CLIENT_PARKED && at != SHM_HEADER_SERVER_STATE)
@@ -165,7 +168,7 @@ static void check_untouched(const struct heap_segment *s, const uint8_t *before)
                       s->at.lane.progress_offset - s->at.lane.controls_offset));
 }
 
-static void check_completions(const struct heap_segment *s, uint64_t from)
+UNTRACED static void check_completions(const struct heap_segment *s, uint64_t from)
 {
     for (; from != s->lane.tail; from++) {
         uint32_t n = s->at.lane.completion_entries;
@@ -182,19 +185,24 @@ static void check_completions(const struct heap_segment *s, uint64_t from)
 
 /* ---- the server ---- */
 
+UNTRACED static void make_noise(uint8_t *bytes, size_t size)
+{
+    for (size_t at = 0; at < size; at++)
+        bytes[at] = (uint8_t)random_next(&noise);
+}
+
 /* Rows in and out, in memory of their own to the byte: ASan sees one too many. */
 static void call(struct heap_segment *s)
 {
     struct ring_lane *lane = &s->lane;
-    uint32_t finite = 0, bucket = lane->extent + below(3);
+    uint32_t finite = 0, bucket = one_in(8) ? below(lane->extent + 1) : lane->extent + below(3);
     for (uint32_t i = 0; i < geometry_tensors(&s->at); i++) {
         bool input = i < s->at.lane.input_count;
         uint32_t row_bytes = s->at.tensors[i].symbolic ? bucket * s->at.part_bytes[i] : s->at.part_bytes[i];
         size_t size = (size_t)lane->count * row_bytes;
         uint8_t *rows = malloc(size ? size : 1);
         CHECK(rows);
-        for (size_t at = 0; at < size; at++)
-            rows[at] = (uint8_t)random_next(&seed); /* NaN and infinity too */
+        make_noise(rows, size); /* NaN and infinity too */
         if (input)
             ring_gather(lane, i, rows, row_bytes);
         else
@@ -236,13 +244,14 @@ static void prompts(struct heap_segment *s)
         CHECK(ring_prompted(&s->lane, slot)); /* a `more` does not give the slot back */
         if (ring_cancelled(&s->lane, slot) || one_in(4)) {
             ring_finish_prompt(&s->lane, slot, one_in(2) ? SHM_STATUS_OK : SHM_STATUS_BROKEN, 0, text, below(65),
-                               random_next(&seed));
+                               nasty());
             CHECK(!ring_prompted(&s->lane, slot));
         }
     }
 }
 
-static void serve(struct heap_segment *s, uint8_t *before)
+/* How many descriptors it has looked at. */
+static uint64_t serve(struct heap_segment *s, uint8_t *before)
 {
     static const uint32_t limits[] = {0, 1, 2, 3, 8, UINT32_MAX};
     uint8_t in_flight[64];
@@ -262,6 +271,7 @@ static void serve(struct heap_segment *s, uint8_t *before)
         prompts(s);
     check_untouched(s, before);
     check_completions(s, tail);
+    return x.consumed + x.fault;
 }
 
 /* A lane as it may be: texts, or one to three tensors in and out, some of one symbolic dimension. */
@@ -271,15 +281,23 @@ static void plan_anything(struct geometry *at, uint32_t slots)
     at->lane = (struct shm_lane){.protocol = stream ? SHM_PROTOCOL_STREAM : SHM_PROTOCOL_CALL, .slot_count = slots};
     at->lane.input_count = stream ? 1 : 1 + below(3);
     at->lane.output_count = stream ? 1 : 1 + below(3);
-    uint32_t bound = 1 + below(200);
+    uint32_t bound = 1 + below(64);
     for (uint32_t i = 0; i < geometry_tensors(at); i++) {
         bool symbolic = one_in(2);
-        at->tensors[i] = stream ? heap_text(bound + i * below(300))
+        at->tensors[i] = stream ? heap_text(bound + i * below(100))
                                 : heap_tensor((uint16_t)(1 + below(SHM_DATATYPE_FP64)), symbolic ? bound : 1 + below(9),
                                               1 + below(5), symbolic);
     }
 }
 
+/* Take the bells away. */
+static void hear(int client)
+{
+    uint8_t bells[256];
+    while (recv(client, bells, sizeof bells, MSG_DONTWAIT) > 0) {}
+}
+
+/* How many descriptors the server has looked at. */
 static uint64_t session(int doorbell, int client)
 {
     static const uint32_t counts[] = {1, 2, 3, 4, 8, 64};
@@ -287,24 +305,25 @@ static uint64_t session(int doorbell, int client)
     plan_anything(&s.at, counts[below(6)]);
     heap_open(&s, doorbell);
     uint32_t slots = s.at.lane.slot_count;
-    uint64_t begin = one_in(2) ? 0 : one_in(2) ? UINT64_MAX - below(4 * slots + 4) : random_next(&seed);
-    uint64_t tail = begin, steps = 0;
+    uint64_t begin = one_in(2) ? 0 : one_in(2) ? UINT64_MAX - below(4 * slots + 4) : tape_word(tape, 8);
+    uint64_t tail = begin, seen = 0;
     bool hostile = one_in(2);
     heap_age(&s, begin);
     uint8_t *before = malloc(s.size);
     CHECK(before);
-    while (!s.lane.fault[0] && steps++ < 60) {
+    while (!s.lane.fault[0] && !tape_over(tape)) {
         misbehave(&s, &tail, hostile);
+        if (one_in(3))
+            atomic_store(ring_flag(&s.lane, SHM_HEADER_CLIENT_PARKED), hostile ? (uint32_t)nasty() : 1);
         if (one_in(3))
             s.lane.draining = one_in(2);
         if (one_in(20))
             ring_announce_draining(&s.lane);
-        serve(&s, before);
+        seen += serve(&s, before);
         if (tail - s.lane.head > s.at.lane.submission_entries)
             tail = s.lane.head; /* it wrote more than there is room for */
-        uint8_t bells[64];
         if (one_in(4))
-            while (recv(client, bells, sizeof bells, MSG_DONTWAIT) > 0) {}
+            hear(client);
     }
     if (s.lane.fault[0]) { /* whatever comes now is not looked at */
         submit(&s, &tail, 0);
@@ -314,11 +333,11 @@ static uint64_t session(int doorbell, int client)
     }
     free(before);
     heap_close(&s);
-    return steps;
+    return seen;
 }
 
 /* A header of nasty numbers: refused, or every byte that it names is there. */
-static bool open_anything(void)
+static void open_anything(void)
 {
     struct heap_segment s = {0};
     plan_anything(&s.at, 1 + below(8));
@@ -341,8 +360,7 @@ static bool open_anything(void)
     CHECK(s.base);
     memset(s.base, 0, s.size);
     heap_write_header(s.base, &s.at);
-    bool opened = ring_open(&s.lane, s.base, s.size, -1);
-    if (opened) {
+    if (ring_open(&s.lane, s.base, s.size, -1)) {
         const struct shm_lane *lane = &s.lane.at.lane;
         uint32_t last = lane->slot_count - 1;
         for (uint32_t i = 0; i < geometry_tensors(&s.lane.at); i++) {
@@ -360,23 +378,19 @@ static bool open_anything(void)
         }
     }
     free(s.base);
-    return opened;
 }
 
-int main(int argc, char **argv)
+static uint64_t play(struct tape *now)
 {
-    CHECK(argc == 3);
-    seed = strtoull(argv[1], NULL, 0);
-    uint64_t rounds = strtoull(argv[2], NULL, 0), steps = 0, opened = 0;
-    printf("seed %" PRIu64 "\n", seed);
-    fflush(stdout);
-    int pair[2];
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    for (uint64_t i = 0; i < rounds; i++)
-        steps += session(one_in(2) ? pair[0] : -1, pair[1]);
-    for (uint64_t i = 0; i < 4 * rounds; i++)
-        opened += open_anything();
-    printf("%" PRIu64 " sessions, %" PRIu64 " steps, %" PRIu64 " of %" PRIu64 " headers opened\n", rounds, steps, opened,
-           4 * rounds);
-    return 0;
+    static int pair[2] = {-1, -1};
+    if (pair[0] < 0)
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    tape = now;
+    if (one_in(6)) {
+        open_anything();
+        return 1;
+    }
+    noise = tape_word(tape, 2);
+    hear(pair[1]);
+    return session(one_in(2) ? pair[0] : -1, pair[1]);
 }
