@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 from ring_fuzzer import CORPUS, build_ring_fuzzer  # noqa: E402
 from sanitizers import ROOT  # noqa: E402
 
-# How many runs of each are as long as one run of the first, roughly. (Go fails where a bound in time ends within a run.)
+# How many runs of each are as long as one of the first, roughly. (Go fails where a bound in time ends within a run.)
 GO_TARGETS = {
     "session": {"FuzzCompletions": 1, "FuzzStream": 2},
     "doorbell": {"FuzzFrame": 10, "FuzzModels": 10},
