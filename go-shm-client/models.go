@@ -7,7 +7,8 @@ import (
 )
 
 // ModelInfo is what the server says of one of its models: the Signature, without labels; Protocol, "call" for what Client.Model
-// calls and "stream" for what answers prompts; and State, "ready", or "starting" while who wants it is refused.
+// calls and "stream" for what answers prompts; and State: "ready", "starting" while who wants it is refused, or "not answering"
+// while it has had a batch for too long.
 type ModelInfo = doorbell.ModelInfo
 
 // Models asks the server that listens at path, "" for DefaultSocket(), which models it has, without connecting to any: a server

@@ -182,7 +182,7 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
     if http_port is not None:
         from shm_server.gateways import http
 
-        web = http.Server(None, tcp.bind(http_port), generator)
+        web = http.Server(None, tcp.bind(http_port), generator, server.parts)
         web.start()
     if metrics_port is not None:
         from shm_server.gateways import metrics

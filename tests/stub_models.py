@@ -3,6 +3,7 @@
 FILE, where a model has one, is what it waits for: so a test knows that the model is busy, without a clock.
 """
 
+import ctypes
 import logging
 import os
 import signal
@@ -122,6 +123,16 @@ def mortal(x):
     """The number; -9 kills the process."""
     if (x == -9).any():
         os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@shm_server.model(inputs={"x": ("INT32", (1,))}, outputs={"y": ("INT32", (1,))})
+def hung(x):
+    """The number; at -1 not before somebody writes to the FIFO that HUNG names, at -2 the same, and keeps the GIL."""
+    if (x == -1).any():
+        os.close(os.open(os.environ["HUNG"], os.O_RDONLY))
+    if (x == -2).any():
+        ctypes.PyDLL(None).open(os.environ["HUNG"].encode(), os.O_RDONLY)
     return x
 
 

@@ -57,7 +57,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     others = [
         uds.Server(model, Listener(folder / "uds")),
-        http.Server(model, tcp.bind(port), on_failure=server.stop),
+        http.Server(model, tcp.bind(port), parts=server.parts, on_failure=server.stop),
     ]
     with contextlib.ExitStack() as stack:
         for other in others:

@@ -94,9 +94,9 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
 def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervisor, monkeypatch, caplog):
     started = []
 
-    def start(load: wire.Load, called: str) -> WorkerProcess:
+    def start(load: wire.Load, called: str, answer_within: float) -> WorkerProcess:
         until(lambda: running and running[0]._stopping)
-        started.append(WorkerProcess(load, called))
+        started.append(WorkerProcess(load, called, answer_within))
         return started[0]
 
     running: list[Supervisor] = []

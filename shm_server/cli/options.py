@@ -10,6 +10,7 @@ from typing import NoReturn
 from shm_server import __version__, generators, layout, models
 from shm_server.cli.config import MAX_REPLICAS, MAX_THREADS
 from shm_server.door import listener, server
+from shm_server.door.worker_process import ANSWER_SECONDS
 from shm_server.gateways import uds
 from shm_server.generators import imported
 from shm_server.models import engines
@@ -168,6 +169,8 @@ def serve_flags(serve: argparse.ArgumentParser) -> None:
         help="clients at a time")  # fmt: skip
     add("--spin", type=spin, default=server.DEFAULT_SPIN_US, metavar="US",
         help="microseconds to look for work before sleeping; 0 or `forever`")  # fmt: skip
+    add("--answer-within", type=seconds, default=ANSWER_SECONDS, metavar="SECONDS",
+        help="how long a model may have a batch before health says that it is not answering")  # fmt: skip
     add("--cpu", type=whole(0, 1 << 20), metavar="CPU", help="pin the thread that serves requests to this core")
     add("--allow-other-users", action="store_true", help="let processes of other users connect")
     add("--uds", nargs="?", type=name, const=uds.DEFAULT_SOCKET, metavar="PATH",

@@ -63,8 +63,7 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
                 loads,
                 spin_us=server.DEFAULT_SPIN_US if args.prompt_spin is None else args.prompt_spin,
                 idle=args.prompt_priority != "normal",
-                max_sessions=args.max_sessions,
-                allow_other_users=args.allow_other_users,
+                **_limits(args),
             )
             stack.callback(generator.stop)
     classifier = None if options.sources_given(args) else _classifier(args)  # meanwhile
@@ -79,15 +78,14 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
         spin_us=args.spin,
         max_batch=args.max_batch,
         slots=args.slots,
-        max_sessions=args.max_sessions,
-        allow_other_users=args.allow_other_users,
         cpu=args.cpu,
         workers=found.supervisors,
         generator=generator,
+        **_limits(args),
     )
     stop.serving(serving.stop)
     others = [uds.Server(classifier, packets)] if packets else []
-    others += [http.Server(classifier, web, generator, found.supervisors, on_failure=serving.stop)] if web else []
+    others += [http.Server(classifier, web, generator, serving.parts, on_failure=serving.stop)] if web else []
     others += [metrics.Server(serving, scraped)] if scraped else []
     serving.when_listening = claims.confirm
     serving.tasks["takeover"] = Handover(claims.addresses, serving.hand_over).converse
@@ -214,10 +212,15 @@ def _supervisor(args: argparse.Namespace, wanted: Wanted) -> Supervisor:
         name=wanted.name,
         called=f"the process of {wanted.name}",
         spin_us=args.spin,
-        max_sessions=args.max_sessions,
-        allow_other_users=args.allow_other_users,
         replicas=wanted.replicas,
+        **_limits(args),
     )
+
+
+def _limits(args: argparse.Namespace) -> dict[str, object]:
+    """What is the same for the server and for each worker."""
+    names = "max_sessions", "allow_other_users", "answer_within"
+    return {name: getattr(args, name) for name in names}
 
 
 def _stop_all(supervisors: Sequence[Supervisor]) -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 
 from shm_server import wire
-from shm_server.door.worker_process import STOP_SECONDS, WorkerProcess
+from shm_server.door.worker_process import ANSWER_SECONDS, STOP_SECONDS, WorkerProcess
 from shm_server.generators import ModelError, NoGenerator, Unavailable
 from shm_server.layout import Protocol
 from shm_server.runtime.describe import describe
@@ -59,11 +59,11 @@ class Replica:
     first one does not load there is no second: `wait_ready` says why.
     """
 
-    def __init__(self, load: wire.Load, called: str, backoff: Backoff) -> None:
+    def __init__(self, load: wire.Load, called: str, backoff: Backoff, answer_within: float = ANSWER_SECONDS) -> None:
         self.called = called
         self.model: dict[str, object] = {}
         """Its metadata; empty until the first worker is ready."""
-        self._load, self._backoff = load, backoff
+        self._load, self._backoff, self._answer_within = load, backoff, answer_within
         self._worker: WorkerProcess | None = None  # from its start to its end
         self._serving: WorkerProcess | None = None  # the same, while it is ready
         self._away = f"{called} is loading"  # why there is none that serves
@@ -89,6 +89,12 @@ class Replica:
     def alive(self) -> bool:
         """Is there a worker that serves?"""
         return self._serving is not None
+
+    @property
+    def answers(self) -> bool:
+        """Is there one, and does its model get through its batches? See WorkerProcess."""
+        worker = self._serving
+        return worker is not None and worker.answers
 
     @property
     def ended(self) -> bool:
@@ -196,7 +202,7 @@ class Replica:
     def _have_one(self) -> tuple[ModelError, float]:
         """A worker from its start to its end: why it ended, and how many seconds it served."""
         try:
-            worker = self._worker = WorkerProcess(self._load, self.called)
+            worker = self._worker = WorkerProcess(self._load, self.called, self._answer_within)
         except (OSError, wire.TooLong) as error:
             return ModelError(f"{self.called} could not be started: {describe(error)}"), 0.0
         self._starts += 1

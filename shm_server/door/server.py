@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from shm_server.door.listener import Listener, SocketInUse, default_socket
 from shm_server.door.supervisor import Supervisor
+from shm_server.door.worker_process import ANSWER_SECONDS
 from shm_server.layout import Reason
 from shm_server.models import Classifier
 from shm_server.models.classified import Classified
@@ -39,6 +40,7 @@ class Server(Control):
     workers       Supervisors of other models that are ready, also those that are appended later; the caller stops them.
                   Without `model` the first is the default
     generator     the Supervisor of a generator that is ready; None offers no stream lane. The caller stops it
+    answer_within   seconds that `model` may have a batch before it counts as not answering; a Supervisor knows its own
 
     `run` claims the path and serves in the calling thread until `stop` is called. In the main thread it is the whole
     program, like the command: SIGTERM, SIGINT and SIGHUP stop it unless the program has handlers of its own, and a path
@@ -59,6 +61,7 @@ class Server(Control):
         cpu: int | None = None,
         workers: Sequence[Supervisor] = (),
         generator: Supervisor | None = None,
+        answer_within: float = ANSWER_SECONDS,
     ) -> None:
         process.open_standard_descriptors()
         served = model if isinstance(model, Model) else Classified(model)
@@ -74,6 +77,7 @@ class Server(Control):
         self._workers, self._generator = workers, generator
         self.handed_over = False
         """Did `run` return because of `hand_over`?"""
+        self._answer_within = answer_within
         self.questions["models"] = self.models
 
     def run(self) -> None:
@@ -107,20 +111,27 @@ class Server(Control):
             self._refuse(fd, Reason.MOVED, MOVED)
         self.dispatcher.move()
 
-    def parts(self) -> dict[str, bool]:
-        """What this server was asked to serve with, and whether it is there. Any thread."""
-        parts = {} if self.dispatcher.echo_only else {"classifier": True}
-        parts |= {worker.name: worker.alive for worker in self._workers}
-        return parts | ({"generator": self._generator.alive} if self._generator else {})
+    def state(self) -> str:
+        """Of our own model: `ready` or `not answering`. Any thread."""
+        return "ready" if self.dispatcher.busy_ns < self._answer_within * 1e9 else "not answering"
+
+    def parts(self) -> dict[str, str]:
+        """What this server was asked to serve with: each `up`, `down` or `not answering`. Any thread."""
+        states = {} if self.dispatcher.echo_only else {"classifier": self.state()}
+        states |= {worker.name: worker.state for worker in self._workers}
+        states |= {"generator": self._generator.state} if self._generator else {}
+        words = {"ready": "up", "starting": "down"}
+        return {name: words.get(state, state) for name, state in states.items()}
 
     def models(self) -> list[dict[str, object]]:
         """What is served, as layout.md's "Question and answer" says it. Any thread."""
-        found = [] if self.dispatcher.echo_only else [(self.dispatcher.metadata(), self.dispatcher.protocol, True)]
-        found += [(worker.model, worker.protocol, worker.alive) for worker in self.forwards]
+        own = self.dispatcher
+        found = [] if own.echo_only else [(own.metadata(), own.protocol, self.state())]
+        found += [(worker.model, worker.protocol, worker.state) for worker in self.forwards]
         return [
             {**model, "outputs": [_unlabelled(tensor) for tensor in model["outputs"]]}
-            | {"protocol": protocol.name.lower(), "state": "ready" if alive else "starting"}
-            for model, protocol, alive in found
+            | {"protocol": protocol.name.lower(), "state": state}
+            for model, protocol, state in found
         ]
 
     def all_counters(self) -> dict[str, int]:

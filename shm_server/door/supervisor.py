@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from shm_server import wire
 from shm_server.door.replica import Backoff, Replica
+from shm_server.door.worker_process import ANSWER_SECONDS
 from shm_server.generators import ModelError, Sampling, Unavailable
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime import logs, process
@@ -38,6 +39,7 @@ class Supervisor:
     idle        leave the core to whoever else wants it, see `main.give_way`
     replicas    how many processes serve it; each client belongs to one
     backoff     how long to wait before a worker is started again; of each replica when there are several
+    answer_within   see WorkerProcess
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Supervisor:
         idle: bool = False,
         replicas: int = 1,
         backoff: Backoff | None = None,
+        answer_within: float = ANSWER_SECONDS,
     ) -> None:
         process.open_standard_descriptors()
         self.protocol, self.called, self.options = protocol, called, options
-        self._name, self._backoff = name, backoff
+        self._name, self._backoff, self._answer_within = name, backoff, answer_within
         self._serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
         self._serving |= {"spin_us": spin_us, "idle": idle}
         self._turn = itertools.count()
@@ -73,7 +76,7 @@ class Supervisor:
     def _started(self, options: dict[str, object], count: int) -> Sequence[Replica]:
         path = [str(folder) for folder in sys.path]
         load = wire.Load(self.protocol.name, options, dict(self._serving), logs.settings(), path)
-        return tuple(Replica(load, self.called, self._backoff or Backoff()) for _ in range(count))
+        return tuple(Replica(load, self.called, self._backoff or Backoff(), self._answer_within) for _ in range(count))
 
     def wait_ready(self) -> None:
         """Wait until the first workers have their model and are warm; once. ModelError with its own words if one
@@ -103,6 +106,13 @@ class Supervisor:
         return [pid for each in self._replicas if (pid := each.pid) is not None]
 
     @property
+    def state(self) -> str:
+        """`ready`, `starting` or `not answering`, as layout.md has it in the answer to `models`."""
+        if any(each.answers for each in self._replicas):
+            return "ready"
+        return "not answering" if self.alive else "starting"
+
+    @property
     def pid(self) -> int | None:
         """The first of them; None when there is none."""
         return next(iter(self.pids), None)
@@ -119,11 +129,12 @@ class Supervisor:
         return remote.ask(self._pass, prompt, sampling)
 
     def _pass(self, message: wire.Message, passed: socket.socket) -> None:
-        """To the replica whose turn it is, of those that serve."""
+        """To the replica whose turn it is, of those that serve, and answer if some do."""
         with self._switching:
             if self._stopping:
                 raise Unavailable("the server is stopping")
-            serving = [each for each in self._replicas if each.alive] or self._replicas
+            serving = [each for each in self._replicas if each.answers]
+            serving = serving or [each for each in self._replicas if each.alive] or self._replicas
             serving[next(self._turn) % len(serving)].send(message, passed)
 
     def counters(self) -> dict[str, int]:

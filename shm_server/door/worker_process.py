@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 from shm_server import wire
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 PROGRAM = "import sys; from shm_server.worker.main import main; raise SystemExit(main(int(sys.argv[1])))"
 # A worker's control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
 COUNTERS_SECONDS = 0.5
+# A worker that serves is asked for its counters so often, whoever wants them: what they say of its model is health.
+ASK_SECONDS = 1.0
+# A model that has had a batch for so long does not answer, as far as anybody can tell: what compiles, compiled before.
+ANSWER_SECONDS = 10.0
 # Seconds that a stopping server waits for the prompts in flight; their own limit is dispatch.DRAIN_SECONDS.
 STOP_SECONDS = 15.0
 
@@ -35,10 +40,13 @@ class WorkerProcess:
 
     load    what it is told first
     called  what it is, in sentences
+    answer_within   how many seconds a batch may take, or the answer to a question, before it counts as not answering
     """
 
-    def __init__(self, load: wire.Load, called: str) -> None:
-        self.called = called
+    def __init__(self, load: wire.Load, called: str, answer_within: float = ANSWER_SECONDS) -> None:
+        self.called, self._answer_within = called, answer_within
+        self.answers = True
+        """Does its model get through its batches, as far as it was heard of?"""
         self.counters: dict[str, int] = {}
         """When it last said them."""
         self._pipe, theirs = wire.pair()
@@ -59,7 +67,8 @@ class WorkerProcess:
             self._pipe.close()
             raise
         self._sending = threading.Lock()  # nobody sends to a descriptor that is another's by now
-        self._asked = False
+        self._asked = False  # for its counters, and it has not said them
+        self._waiting_since: float | None = None  # for them; before it was asked where the pipe was full
         self._answered = threading.Event()
         forked.close_in_child(self._abandon)
 
@@ -74,15 +83,33 @@ class WorkerProcess:
 
     def ask_counters(self) -> None:
         """Have `counters` be those of now, unless that takes too long. One thread at a time."""
-        if not self._asked:  # else its answer is late, and says what is so when it comes
-            self._answered.clear()
+        if self._ask():
+            self._answered.wait(COUNTERS_SECONDS)
+
+    def _ask(self) -> bool:
+        """Have it say its counters; False where it can not be asked."""
+        if self._asked:  # its answer is late, and says what is so when it comes
+            return True
+        self._answered.clear()
+        self._waiting_since = self._waiting_since or time.monotonic()
+        with contextlib.suppress(OSError):  # it is gone, or the pipe is full
             self._asked = True
-            try:
-                self.send(wire.AskCounters())
-            except OSError:  # it is gone, or the pipe is full
-                self._asked = False
-                return
-        self._answered.wait(COUNTERS_SECONDS)
+            self.send(wire.AskCounters())
+            return True
+        self._asked = False
+        return False
+
+    def _judge(self) -> None:
+        """See to `answers`."""
+        since, seconds = self._waiting_since, self.counters.get("busy_ns", 0) / 1e9
+        if since is not None:  # a model that keeps the GIL has its control thread say nothing either
+            seconds = max(seconds, time.monotonic() - since)
+        answers = seconds < self._answer_within
+        if answers and not self.answers:
+            log.info("%s answers again", self.called)
+        elif self.answers and not answers:
+            log.warning("%s is not answering: it has been busy for %.1f s", self.called, seconds)
+        self.answers = answers
 
     def kill(self) -> None:
         self._process.kill()
@@ -93,21 +120,29 @@ class WorkerProcess:
         for each in (self._pipe, self._life):
             poll.register(each, select.POLLIN)
         try:
-            limit = None
-            while events := dict(poll.poll(limit)):
+            serves, limit = False, None
+            while (events := dict(poll.poll(limit))) or serves:
+                if not events:
+                    self._ask()
+                    self._judge()
+                    continue
                 if self._pipe.fileno() not in events:
                     return
                 try:
                     message, _ = wire.receive(self._pipe, wire.Ready, wire.Failed, wire.Counters)
                 except EOFError:
                     poll.unregister(self._pipe)
-                    limit = STOP_SECONDS * 1000  # a worker closes it to finish, or in good order, and goes
+                    # a worker closes it to finish, or in good order, and goes
+                    serves, limit = False, STOP_SECONDS * 1000
                     continue
                 if isinstance(message, wire.Counters):
                     self.counters = message.values
-                    self._asked = False
+                    self._asked, self._waiting_since = False, None
                     self._answered.set()
+                    self._judge()
                 else:
+                    serves = isinstance(message, wire.Ready)
+                    limit = ASK_SECONDS * 1000 if serves else None
                     yield message
             log.error("%s hung up and did not end within %g s: killed", self.called, STOP_SECONDS)
         finally:

@@ -4,8 +4,8 @@
     POST /classify  a picture, or 3072 bytes of pixels       -> {"label": NAME, "score": P, "scores": {NAME: P, ...}}
     POST /prompt    {"prompt": TEXT, "sampling_steps": 128}  -> {"response": TEXT}
     GET  /healthz                                            -> {"status": "ok", "model": NAME, "classes": [NAME, ...]}
-                                                                and "parts", each "up" or "down"; with a part down
-                                                                "degraded", and status 503
+                                                                and "parts", each "up", "down" or "not answering";
+                                                                unless all are up "degraded", and status 503
 
 A prompt may also have "temperature", "top_k" and "seed" (see generators.Sampling). With "stream": true the answer is a
 line of JSON for each piece of text as it is generated, {"response": PIECE}, and a last one, {"done": true} or
@@ -27,7 +27,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,21 +76,21 @@ GUNICORN = {"workers": 1, "threads": THREADS, "keepalive": 75, "worker_connectio
 
 
 def application(
-    classifier: Classifier | None, generator: Supervisor | None = None, workers: Sequence[Supervisor] = ()
+    classifier: Classifier | None,
+    generator: Supervisor | None = None,
+    parts: Callable[[], Mapping[str, str]] = dict,
 ) -> Flask:
-    """The WSGI application."""
+    """The WSGI application; `parts` is what the server is made of, see `door.server.Server.parts`."""
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # classes stay in the model's order
 
     @app.get("/healthz")
     def healthz() -> tuple[dict[str, Any], int]:
         name, classes = (classifier.name, classifier.class_names) if classifier else ("none", ())
-        parts = {"classifier": "up"} if classifier else {}
-        named = [(worker.name, worker) for worker in workers] + ([("generator", generator)] if generator else [])
-        parts |= {name: "up" if worker.alive else "down" for name, worker in named}
-        down = "down" in parts.values()
-        status = "degraded" if down else "ok"
-        return {"status": status, "model": name, "classes": list(classes), "parts": parts}, 503 if down else 200
+        states = dict(parts())
+        up = all(state == "up" for state in states.values())
+        said = {"status": "ok" if up else "degraded", "model": name, "classes": list(classes), "parts": states}
+        return said, 200 if up else 503
 
     @app.post("/echo")
     def echo() -> dict[str, Any]:
@@ -223,7 +223,8 @@ def body_pixels() -> np.ndarray:
 class Server:
     """Serves `classifier` (None: echo only) over HTTP on `sock`, which `tcp.bind` made.
 
-    `classifier.scores` is called from several threads: see `Serialized`. `on_failure` is called, in a thread of the
+    `classifier.scores` is called from several threads: see `Serialized`. `parts` is what health says, see
+    `door.server.Server.parts`. `on_failure` is called, in a thread of the
     server's, should it end by itself; `stop` then raises why.
     """
 
@@ -232,13 +233,13 @@ class Server:
         classifier: Classifier | None,
         sock: socket.socket,
         generator: Supervisor | None = None,
-        workers: Sequence[Supervisor] = (),
+        parts: Callable[[], Mapping[str, str]] = dict,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._socket, self._on_failure = sock, on_failure
         host, port = sock.getsockname()
         self.url = f"http://{host}:{port}"
-        hosted = _Hosted(application(classifier, generator, workers))
+        hosted = _Hosted(application(classifier, generator, parts))
         self._worker = _Worker(0, os.getpid(), [sock], hosted, 0, hosted.cfg, _Log(hosted.cfg))
         self._failure: BaseException | None = None
         self._address = sock.getsockname()

@@ -34,9 +34,11 @@ class Collector:
         for bucket, count in self._server.dispatcher.batches.items():
             sizes.add_metric([str(bucket)], count)
         yield sizes
-        parts = GaugeMetricFamily("shm_part_up", "Is a part there that the server was asked for", labels=["part"])
-        for part, up in self._server.parts().items():
-            parts.add_metric([part], up)
+        parts = GaugeMetricFamily(
+            "shm_part_up", "Is a part there that the server was asked for, and answers", labels=["part"]
+        )
+        for part, state in self._server.parts().items():
+            parts.add_metric([part], state == "up")
         yield parts
 
 

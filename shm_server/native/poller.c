@@ -32,6 +32,7 @@ typedef struct {
     int64_t effective_ns;    /* what it may take now */
     bool bells_due;
     uint64_t looked_ns;      /* when the doorbells were looked at last */
+    _Atomic uint64_t left_ns; /* when the data thread went away with work, CLOCK_MONOTONIC; 0 while it is here */
     uint64_t counters[POLLER_COUNTERS];
 } Poller;
 
@@ -279,6 +280,19 @@ static uint32_t poller_limit(const Poller *self, PyObject *limit)
     return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
 }
 
+/* The data thread is here, or leaves. Another thread reads it, and nothing is ordered by it. */
+static void poller_left(Poller *self, uint64_t now)
+{
+    atomic_store_explicit(&self->left_ns, now, memory_order_relaxed);
+}
+
+static PyObject *poller_hand_out(Poller *self, Lane *lane)
+{
+    /* The clock was read when the batch was taken; a lane that broke the protocol with a byte has none. */
+    poller_left(self, lane->ring.count ? lane->ring.taken_ns : ring_now());
+    return (PyObject *)lane;
+}
+
 static PyObject *poller_take(PyObject *op, PyObject *limit)
 {
     uint32_t most = poller_limit((Poller *)op, limit);
@@ -287,7 +301,8 @@ static PyObject *poller_take(PyObject *op, PyObject *limit)
     ((Poller *)op)->looked = 0;
     Lane *lane = poller_scan((Poller *)op, most);
     if (lane)
-        return (PyObject *)lane;
+        return poller_hand_out((Poller *)op, lane);
+    poller_left((Poller *)op, ring_now());
     Py_RETURN_NONE;
 }
 
@@ -299,9 +314,11 @@ static PyObject *poller_sweep(PyObject *op, PyObject *limit)
         return NULL;
     Lane *lane = poller_scan(self, most);
     if (lane)
-        return (PyObject *)lane;
+        return poller_hand_out(self, lane);
     self->looked = 0;
-    poller_look(self, ring_now());
+    uint64_t now = ring_now();
+    poller_look(self, now);
+    poller_left(self, now);
     Py_RETURN_NONE;
 }
 
@@ -311,15 +328,18 @@ static PyObject *poller_next(PyObject *op, PyObject *limit)
     uint32_t most = poller_limit(self, limit);
     if (!most)
         return NULL;
+    poller_left(self, 0);
     for (;;) {
         self->looked = 0;
         /* The plain load first: an exchange takes the line for writing, each time round. */
-        if (atomic_load_explicit(&self->woken, memory_order_relaxed) && atomic_exchange(&self->woken, 0))
+        if (atomic_load_explicit(&self->woken, memory_order_relaxed) && atomic_exchange(&self->woken, 0)) {
+            poller_left(self, ring_now());
             Py_RETURN_NONE;
+        }
         Lane *lane = poller_scan(self, most);
         if (lane) {
             poller_look(self, lane->ring.taken_ns); /* the clock was read a moment ago */
-            return (PyObject *)lane;
+            return poller_hand_out(self, lane);
         }
         if (self->bells_due)
             poller_read_bells(self);
@@ -355,6 +375,18 @@ static PyObject *poller_counters(PyObject *op, PyObject *Py_UNUSED(ignored))
     return counter_dict(poller_counter_names, ((Poller *)op)->counters, POLLER_COUNTERS);
 }
 
+static PyObject *poller_get_busy_ns(PyObject *op, void *Py_UNUSED(closure))
+{
+    uint64_t left = atomic_load_explicit(&((Poller *)op)->left_ns, memory_order_relaxed), now = ring_now();
+    return PyLong_FromUnsignedLongLong(left && left < now ? now - left : 0);
+}
+
+static PyGetSetDef poller_getset[] = {
+    {"busy_ns", poller_get_busy_ns, NULL,
+     "nanoseconds since next, take or sweep returned; 0 while next waits. Any thread", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef poller_methods[] = {
     {"add", poller_add, METH_O, "Serve this lane too. Data thread."},
     {"remove", poller_remove, METH_O, "Stop serving this lane. Data thread."},
@@ -370,7 +402,8 @@ static PyMethodDef poller_methods[] = {
 
 static PyType_Slot poller_slots[] = {
     {Py_tp_doc, "Poller(spin_ns): spin up to spin_ns (negative: without end, 0: never), then sleep, over many lanes."},
-    {Py_tp_init, poller_init}, {Py_tp_dealloc, poller_dealloc}, {Py_tp_methods, poller_methods}, {0, NULL},
+    {Py_tp_init, poller_init}, {Py_tp_dealloc, poller_dealloc}, {Py_tp_methods, poller_methods},
+    {Py_tp_getset, poller_getset}, {0, NULL},
 };
 
 static PyType_Spec poller_spec = {"shm_server._core.Poller", sizeof(Poller), 0, Py_TPFLAGS_DEFAULT, poller_slots};

@@ -26,6 +26,7 @@ HELP = {
 }
 GAUGES = {
     "sessions": "Clients connected",
+    "busy_ns": "Nanoseconds that models have had what they have in hand, summed over models; 0 where nothing is",
     "prompts_in_flight": "Prompts that text is generated for",
     "prompts_waiting": "Prompts in line for their turn",
 }

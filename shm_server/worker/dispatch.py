@@ -86,7 +86,12 @@ class Dispatcher:
 
     def counters(self) -> dict[str, int]:
         """Totals since the start. Any thread."""
-        return self.poller.counters()
+        return self.poller.counters() | {"busy_ns": self.busy_ns}
+
+    @property
+    def busy_ns(self) -> int:
+        """How long the data thread has had what is in hand, a batch or a round of tokens; 0 for nothing. Any thread."""
+        return 0 if self._stopping else self.poller.busy_ns
 
     # -- any thread
 

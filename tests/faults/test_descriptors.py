@@ -58,7 +58,7 @@ if __name__ == "__main__":
     process.wait_ready()
     model = Forking()
     server = Server(model, folder + "/sock", generator=process)
-    web = http.Server(model, tcp.bind(0), process)
+    web = http.Server(model, tcp.bind(0), process, server.parts)
     others = [uds.Server(model, Listener(folder + "/uds")), web, metrics.Server(server, tcp.bind(0))]
     print(web.url, flush=True)
     for other in others: other.start()

@@ -37,7 +37,7 @@ func Ask(ctx context.Context, path string, trust peer.Trust, question string) ([
 type ModelInfo struct {
 	Signature        // without labels
 	Protocol  string `json:"protocol"` // call, or stream: one that answers prompts
-	State     string `json:"state"`    // ready, or starting: who wants it now is refused
+	State     string `json:"state"`    // ready; starting: who wants it now is refused; not answering: it has had a batch for too long
 }
 
 // DecodeModels reads the answer to QuestionModels.
@@ -64,8 +64,8 @@ func (m *ModelInfo) check() error {
 		return fmt.Errorf("a name of %d bytes, expected 1 to %d", len(m.Name), layout.MaxModelNameBytes)
 	case m.Protocol != "call" && m.Protocol != "stream":
 		return fmt.Errorf("%q: protocol %q, expected call or stream", m.Name, m.Protocol)
-	case m.State != "ready" && m.State != "starting":
-		return fmt.Errorf("%q: state %q, expected ready or starting", m.Name, m.State)
+	case m.State != "ready" && m.State != "starting" && m.State != "not answering":
+		return fmt.Errorf("%q: state %q, expected ready, starting or not answering", m.Name, m.State)
 	case len(m.Inputs) == 0 || len(m.Outputs) == 0 || len(m.Inputs)+len(m.Outputs) > layout.MaxTensors:
 		return fmt.Errorf("%q: %d inputs and %d outputs, expected 1 or more of each, %d together at most",
 			m.Name, len(m.Inputs), len(m.Outputs), layout.MaxTensors)

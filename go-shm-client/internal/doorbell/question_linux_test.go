@@ -180,7 +180,7 @@ func TestTheModelsAreWhatTheAnswerSaysFieldByField(t *testing.T) {
 		"a version that is a number":   {`"1"`, "1", "no list of models"},
 		"another protocol":             {`"call"`, `"shout"`, `protocol "shout", expected call or stream`},
 		"no protocol":                  {`"protocol"`, `"protocols"`, `protocol ""`},
-		"another state":                {`"ready"`, `"asleep"`, `state "asleep", expected ready or starting`},
+		"another state":                {`"ready"`, `"asleep"`, `state "asleep", expected ready, starting or not answering`},
 		"no inputs":                    {`"inputs"`, `"takes"`, "0 inputs and 1 outputs"},
 		"no outputs":                   {`"outputs"`, `"gives"`, "1 inputs and 0 outputs"},
 		"too many tensors":             {`"inputs": [`, `"inputs": [` + strings.Join(tensors, ",") + ",", "25 inputs and 1 outputs, expected 1 or more of each, 24 together"},
