@@ -24,16 +24,16 @@ type Result struct {
 // Classify classifies PixelBytes bytes of pixels with the default model, which is one that takes them and gives labelled scores, or
 // it is a *SignatureError. It waits for a free slot. Package go-shm-client/pictures makes such bytes of picture files.
 func (c *Client) Classify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, (*link).reserve)
+	return c.classify(ctx, pixels, opts, (*link).claim)
 }
 
 // TryClassify is Classify that returns ErrRingFull when every slot is taken.
 func (c *Client) TryClassify(ctx context.Context, pixels []byte, opts ...CallOption) (Result, error) {
-	return c.classify(ctx, pixels, opts, (*link).tryReserve)
+	return c.classify(ctx, pixels, opts, (*link).tryClaim)
 }
 
-func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, reserve reserve) (Result, error) {
-	slot, err := c.reserveFor(ctx, pixels, reserve)
+func (c *Client) classify(ctx context.Context, pixels []byte, opts []CallOption, claim claim) (Result, error) {
+	slot, err := c.reserveFor(ctx, pixels, claim)
 	if err != nil {
 		return Result{}, err
 	}

@@ -4,65 +4,47 @@ import (
 	"context"
 	"sync"
 
-	"go-shm-client/internal/doorbell"
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/session"
 )
 
-// A Client is a connection to a server that is made again when it breaks. Use Dial to get one.
+// A Client calls the models of a server, each in a session of its own that is opened when the model is first used and made again
+// when it breaks. Use NewClient to get one.
 type Client struct {
 	path     string
-	options  options
+	config   *config
 	counters session.Counters
-	images   *link           // of the default call model
 	life     context.Context // until Close
 	stop     context.CancelFunc
+
+	images, prompts *entry // of the default models, which calls find without the table
 
 	mu    sync.Mutex
 	links map[linkKey]*entry // those of the models that were asked for
 }
 
-// Info is what the server says about itself and its default model.
-type Info struct {
-	Server  string
-	Model   string
-	Classes []string // by Result.Class, the labels of the model's one output, where it has some; do not modify
-	Slots   int      // calls in flight at a time
-}
-
-// Dial connects to the server that listens at path; "" is DefaultSocket(). ctx bounds the dialling only. Where nobody
-// listens it fails with ErrServerGone, or waits: see WaitForServer. Close the client when it is not needed any more.
-func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
+// NewClient is a client of the server that listens at path; "" is DefaultSocket(). It does not connect: a client may be made before
+// the server is up, and of a server of any models. Whoever uses a model connects to it, and where nobody listens that call fails
+// with ErrServerGone, at once; WaitReady waits. An error here is one of the options, or errors.ErrUnsupported where there can be no
+// shared memory. Close the client when it is not needed any more.
+func NewClient(path string, options ...Options) (*Client, error) {
+	if err := session.Supported(); err != nil {
+		return nil, err
+	}
 	if path == "" {
 		path = DefaultSocket()
 	}
-	options, err := collect(opts)
+	config, err := configure(options)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{path: path, options: options, links: make(map[linkKey]*entry)}
-	key := linkKey{layout.ProtocolCall, ""}
-	if c.images, err = c.dial(ctx, options.request(key), options.wait); err != nil {
-		return nil, err
-	}
+	c := &Client{path: path, config: config, links: make(map[linkKey]*entry)}
 	c.life, c.stop = context.WithCancel(context.Background())
-	e, err := c.entry(key)
-	if err != nil {
+	if c.images, err = c.entry(linkKey{layout.ProtocolCall, ""}); err != nil {
 		return nil, err
 	}
-	e.made.Store(c.images)
-	return c, nil
-}
-
-func (c *Client) dial(ctx context.Context, request doorbell.Request, wait bool) (*link, error) {
-	connect := func(ctx context.Context) (*connection, error) {
-		s, err := session.Dial(ctx, c.path, c.options.trust, request, c.options.spin, &c.counters)
-		if err != nil {
-			return nil, err
-		}
-		return newConnection(s), nil
-	}
-	return dialLink(ctx, connect, wait, c.options.logger.With("path", c.path))
+	c.prompts, err = c.entry(linkKey{layout.ProtocolStream, ""})
+	return c, err
 }
 
 // alive is ctx, which ends when the client is closed too. Call release when it is not needed any more.
@@ -76,13 +58,7 @@ func (c *Client) alive(ctx context.Context) (alive context.Context, release func
 // memory until they are released. Closing twice does nothing.
 func (c *Client) Close() error {
 	c.stop()
-	c.mu.Lock() // from now on nobody adds one
-	var all []*entry
-	for _, e := range c.links {
-		all = append(all, e)
-	}
-	c.mu.Unlock()
-	for _, e := range all {
+	for _, e := range c.entries() { // from now on nobody adds one
 		<-e.making // nobody dials any more
 		if l := e.made.Load(); l != nil {
 			l.close()
@@ -92,26 +68,28 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// WaitReady waits until the client is connected to its default model. It returns an error when ctx ends or the client is closed.
-func (c *Client) WaitReady(ctx context.Context) error { return c.images.waitReady(ctx) }
-
-// Info is what the server said when the client last connected.
-func (c *Client) Info() Info {
-	info, _ := c.images.state()
-	return info
+// Info is what the server says about itself and a model of its.
+type Info struct {
+	Server  string
+	Model   string
+	Classes []string // by Result.Class, the labels of the model's one output, where it has some; do not modify
+	Slots   int      // calls in flight at a time
 }
 
-// PromptInfo is Info of the model that answers prompts.
-func (c *Client) PromptInfo(ctx context.Context) (Info, error) {
-	l, err := c.promptLink(ctx)
+// Info is what the server said of its default model when the client last connected to it, which it does where it has not.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	return info(c.link(ctx, c.images))
+}
+
+// PromptInfo is Info of the model of that name that answers prompts; "" is the server's default.
+func (c *Client) PromptInfo(ctx context.Context, model string) (Info, error) {
+	return info(c.stream(ctx, model))
+}
+
+func info(l *link, err error) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info, _ := l.state()
-	return info, nil
-}
-
-// promptLink is the session of the default stream model.
-func (c *Client) promptLink(ctx context.Context) (*link, error) {
-	return c.link(ctx, linkKey{layout.ProtocolStream, ""})
+	said, _ := l.state()
+	return said, nil
 }

@@ -29,6 +29,11 @@ func startFake(t testing.TB, slots uint32) *fake {
 	return startFakeAt(t, filepath.Join(t.TempDir(), "sock"), slots)
 }
 
+// ready answers which models there are: the default one, ready.
+func ready(string) []byte {
+	return fakeserver.AnswerMessage(ModelInfo{Signature: fakeserver.Brightness.Signature, Protocol: "call", State: "ready"})
+}
+
 func startFakeAt(t testing.TB, path string, slots uint32) *fake {
 	t.Helper()
 	f := &fake{}
@@ -36,6 +41,7 @@ func startFakeAt(t testing.TB, path string, slots uint32) *fake {
 		Path:      path,
 		Slots:     slots,
 		Behaviour: func() fakeserver.Behaviour { return fakeserver.Behaviour{Paused: &f.paused} },
+		Asked:     ready,
 	}
 	if err := f.Listen(); err != nil {
 		t.Fatal(err)
@@ -44,9 +50,18 @@ func startFakeAt(t testing.TB, path string, slots uint32) *fake {
 	return f
 }
 
-func dialFake(t testing.TB, f *fake, opts ...Option) *Client {
+// dialFake is a client that is connected to the default model of f.
+func dialFake(t testing.TB, f *fake, opts ...Options) *Client {
 	t.Helper()
-	client, err := Dial(soon(t), f.Path, opts...)
+	client := clientOf(t, f.Path, opts...)
+	mustModel(t, client, "")
+	return client
+}
+
+// clientOf is a client that has not connected yet.
+func clientOf(t testing.TB, path string, opts ...Options) *Client {
+	t.Helper()
+	client, err := NewClient(path, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +105,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 }
 
 func spins() map[string]time.Duration {
-	return map[string]time.Duration{"parked": 0, "spinning": SpinForever}
+	return map[string]time.Duration{"parked": NoSpin, "spinning": SpinForever}
 }
 
 func TestAPictureIsClassified(t *testing.T) {
@@ -109,7 +124,7 @@ func TestAPictureIsClassified(t *testing.T) {
 	if err != nil || len(again.Scores) != 2 || &again.Scores[0] != &mine[0] {
 		t.Errorf("the scores lie elsewhere: %+v, %v", again, err)
 	}
-	if info := client.Info(); info.Server != "fakeserver" || info.Model != "brightness" || len(info.Classes) != 2 || info.Slots != 4 {
+	if info, err := client.Info(soon(t)); err != nil || info.Server != "fakeserver" || info.Model != "brightness" || len(info.Classes) != 2 || info.Slots != 4 {
 		t.Errorf("%+v", info)
 	}
 }
@@ -183,7 +198,7 @@ func TestAFullRingIsWaitedForOrReported(t *testing.T) {
 	if _, err := client.TryEcho(soon(t), gray(3)); !errors.Is(err, ErrRingFull) {
 		t.Errorf("TryEcho: %v", err)
 	}
-	if _, err := client.TryReserveImage(); !errors.Is(err, ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, ErrRingFull) {
 		t.Errorf("TryReserveImage: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
@@ -207,9 +222,9 @@ func TestARefusalIsTyped(t *testing.T) {
 	f.Refuse = func(string) *doorbell.RefusedError {
 		return &doorbell.RefusedError{Reason: layout.ReasonVersion, Message: "layout major 1, this server speaks 2"}
 	}
-	_, err := Dial(soon(t), f.Path)
+	_, err := clientOf(t, f.Path).Classify(soon(t), gray(1))
 	var refused *RefusedError
-	if !errors.As(err, &refused) || refused.Reason != layout.ReasonVersion || !strings.Contains(err.Error(), "refused: layout major 1, this server speaks 2") {
+	if !errors.As(err, &refused) || refused.Reason != layout.ReasonVersion || !errors.Is(err, ErrNotRun) || !strings.Contains(err.Error(), "refused: layout major 1, this server speaks 2") {
 		t.Error(err)
 	}
 }
@@ -221,8 +236,8 @@ func TestTheHotPathAllocatesNothing(t *testing.T) {
 			s.Answer(got, layout.Completion{})
 		}}
 	}
-	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": DefaultSpin} {
-		client := dialFake(t, f, WithSpin(spin))
+	for name, spin := range map[string]time.Duration{"parked": NoSpin, "spinning": DefaultSpin} {
+		client := dialFake(t, f, Options{Spin: spin})
 		ctx, pixels, scores := context.Background(), gray(1), make([]float32, 2)
 		slot, err := client.ReserveImage(ctx)
 		if err != nil {
@@ -259,10 +274,7 @@ func TestClosingFailsCallsInFlightAndLeaksNothing(t *testing.T) {
 	dialFake(t, f).Close() // what a process opens once, such as the runtime's poller
 	goroutines, fds, maps := runtime.NumGoroutine(), openDescriptors(t), mappings(t)
 	for range 5 {
-		client, err := Dial(soon(t), f.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := dialFake(t, f)
 		f.paused.Store(true)
 		call := inFlight(t, f, func() error { _, err := client.Classify(soon(t), gray(1)); return err })
 		lease, err := client.ReserveImage(soon(t))

@@ -67,28 +67,16 @@ func (l *link) claim(ctx context.Context) (*connection, uint32, error) {
 	}
 }
 
-// reserve leases a slot that was claimed.
-func (l *link) reserve(ctx context.Context) (Slot, error) {
-	conn, slot, err := l.claim(ctx)
-	if err != nil {
-		return Slot{}, err
-	}
-	return conn.leases[slot].open(), nil
-}
-
-// tryReserve is reserve that does not wait. A model that is being replaced has no free slot.
-func (l *link) tryReserve(context.Context) (Slot, error) {
+// tryClaim is claim that does not wait. A model that is being replaced has no free slot.
+func (l *link) tryClaim(context.Context) (*connection, uint32, error) {
 	conn := l.current.Load()
 	if conn == nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return Slot{}, busy(l.down)
+		return nil, 0, busy(l.down)
 	}
 	slot, err := conn.TryClaim()
-	if err != nil {
-		return Slot{}, busy(err)
-	}
-	return conn.leases[slot].open(), nil
+	return conn, slot, busy(err)
 }
 
 func busy(err error) error {
@@ -96,4 +84,16 @@ func busy(err error) error {
 		return ErrRingFull
 	}
 	return notRun(err)
+}
+
+// claim is how a call gets its slot: it waits for one, or does not.
+type claim func(*link, context.Context) (*connection, uint32, error)
+
+// reserve leases a slot of the session. Its errors are ErrNotRun.
+func (l *link) reserve(ctx context.Context, claim claim) (Slot, error) {
+	conn, slot, err := claim(l, ctx)
+	if err != nil {
+		return Slot{}, err
+	}
+	return conn.leases[slot].open(), nil
 }

@@ -16,16 +16,16 @@ type EchoResult struct {
 
 // Echo sends PixelBytes bytes through the server, all the way but the model. It waits for a free slot.
 func (c *Client) Echo(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, (*link).reserve)
+	return c.echo(ctx, pixels, (*link).claim)
 }
 
 // TryEcho is Echo that returns ErrRingFull when every slot is taken.
 func (c *Client) TryEcho(ctx context.Context, pixels []byte) (EchoResult, error) {
-	return c.echo(ctx, pixels, (*link).tryReserve)
+	return c.echo(ctx, pixels, (*link).tryClaim)
 }
 
-func (c *Client) echo(ctx context.Context, pixels []byte, reserve reserve) (EchoResult, error) {
-	slot, err := c.reserveFor(ctx, pixels, reserve)
+func (c *Client) echo(ctx context.Context, pixels []byte, claim claim) (EchoResult, error) {
+	slot, err := c.reserveFor(ctx, pixels, claim)
 	if err != nil {
 		return EchoResult{}, err
 	}
@@ -63,7 +63,11 @@ func (s Slot) checksum() (uint64, error) {
 
 // Ping measures one echo: through the server, but not through its default model.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
-	slot, err := c.images.reserve(ctx)
+	l, err := c.link(ctx, c.images)
+	if err != nil {
+		return 0, err
+	}
+	slot, err := l.reserve(ctx, (*link).claim)
 	if err != nil {
 		return 0, err
 	}

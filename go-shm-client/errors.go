@@ -85,7 +85,7 @@ type PromptError = fault.PromptError
 // A RefusedError is the server's no to a connection: another layout version, too many sessions, another user, ...
 type RefusedError = doorbell.RefusedError
 
-// A ForeignServerError is a server of another user, which is not talked to unless WithServerUser or WithAnyServer says so. It is
+// A ForeignServerError is a server of another user, which is not talked to unless Options.ServerUsers or Options.AnyServer says so. It is
 // os.ErrPermission.
 type ForeignServerError = peer.ForeignServerError
 

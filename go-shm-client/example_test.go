@@ -14,7 +14,7 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, shm.DefaultSocket())
+	client, err := shm.NewClient(shm.DefaultSocket())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func Example() {
 // Pixels that are computed anyway are best written where the model reads them.
 func ExampleClient_ReserveImage() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, shm.DefaultSocket())
+	client, err := shm.NewClient(shm.DefaultSocket())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -60,7 +60,9 @@ func ExampleClient_ReserveImage() {
 // A model of any kind, its tensors written and read where they are.
 func ExampleClient_Model() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, "", shm.WithModel("embedder", shm.ModelOptions{Extent: 512})) // most tokens of a text
+	client, err := shm.NewClient("", shm.Options{
+		Models: map[string]shm.ModelOptions{"embedder": {Extent: 512}}, // most tokens of a text
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func ExampleClient_Model() {
 // A model of one tensor in and one out, both copied.
 func ExampleCall() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, "")
+	client, err := shm.NewClient("")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -115,7 +117,7 @@ func ExampleCall() {
 
 // A service that would rather turn work away than queue it, and that knows what to tell its callers.
 func ExampleClient_TryClassify() {
-	client, err := shm.Dial(context.Background(), "", shm.WithSpin(50*time.Microsecond))
+	client, err := shm.NewClient("", shm.Options{Spin: 50 * time.Microsecond})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -141,7 +143,7 @@ func ExampleClient_TryClassify() {
 
 // A reply that is shown as it is generated, and cut off after three lines.
 func ExampleClient_Stream() {
-	client, err := shm.Dial(context.Background(), "")
+	client, err := shm.NewClient("")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -149,19 +151,40 @@ func ExampleClient_Stream() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	lines := 0
-	for piece, err := range client.Stream(ctx, "KING HENRY. Now, by my sword,", shm.SamplingSteps(200), shm.Seed(1)) {
+	seed, lines := uint64(1), 0
+	for piece, err := range client.Stream(ctx, "KING HENRY. Now, by my sword,", shm.PromptOptions{SamplingSteps: 200, Seed: &seed}) {
 		switch {
 		case errors.Is(err, shm.ErrRateLimited):
 			fmt.Println("the endpoint asks for patience")
 		case err != nil:
 			fmt.Println(err)
+		case piece.Reply != nil:
+			fmt.Println("\nin", piece.Reply.ModelTime)
 		}
 		fmt.Print(piece)
-		if lines += strings.Count(piece, "\n"); lines >= 3 {
+		if lines += strings.Count(piece.Text, "\n"); lines >= 3 {
 			break // the server stops generating
 		}
 	}
+}
+
+// A service that starts together with its sidecar, whichever is first.
+func ExampleClient_WaitReady() {
+	client, err := shm.NewClient("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := client.WaitReady(ctx, "iris", "embedder"); err != nil {
+		log.Fatal(err) // which says whether the server is missing, or which model is still starting
+	}
+	iris, err := client.Model(ctx, "iris")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(iris.Signature())
 }
 
 func ExampleChecksum() {

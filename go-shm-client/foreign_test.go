@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if path := os.Getenv("SHM_TEST_CLIENT"); path != "" {
-		client, err := Dial(context.Background(), path)
+		client, err := NewClient(path)
 		if err == nil {
 			_, err = client.Echo(context.Background(), gray(1))
 		}
@@ -89,12 +89,12 @@ func TestAServerOfAnotherUserIsTalkedToOnlyWhereThatIsSaid(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "listening\n" {
 		t.Fatal(line, err)
 	}
-	for name, opts := range map[string][]Option{
-		"by default":   nil,
-		"another's":    {WithServerUser(nobody - 1)},
-		"even waiting": {WaitForServer()},
+	for name, err := range map[string]error{
+		"by default":   func() error { _, err := clientOf(t, path).Echo(soon(t), gray(1)); return err }(),
+		"another's":    clientOf(t, path, Options{ServerUsers: []int{nobody - 1}}).WaitReady(soon(t)),
+		"even waiting": clientOf(t, path).WaitReady(soon(t)),
+		"asking":       func() error { _, err := clientOf(t, path).Models(soon(t)); return err }(),
 	} {
-		_, err := Dial(soon(t), path, opts...)
 		var foreign *ForeignServerError
 		if !errors.As(err, &foreign) || foreign.User != nobody || foreign.Path != path || !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrServerGone) {
 			t.Errorf("%s: %v", name, err)
@@ -102,12 +102,8 @@ func TestAServerOfAnotherUserIsTalkedToOnlyWhereThatIsSaid(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, option := range map[string]Option{"that user's": WithServerUser(nobody), "anybody's": WithAnyServer()} {
-		client, err := Dial(soon(t), path, WithServerUser(12345), option)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
+	for name, options := range map[string]Options{"that user's": {ServerUsers: []int{12345, nobody}}, "anybody's": {AnyServer: true}} {
+		client := clientOf(t, path, options)
 		if _, err := client.Echo(soon(t), gray(1)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

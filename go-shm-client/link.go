@@ -18,7 +18,6 @@ import (
 const (
 	firstDelay = 10 * time.Millisecond
 	lastDelay  = time.Second
-	waitDelay  = 100 * time.Millisecond // somebody waits for a server that is starting: trying costs 20 us
 )
 
 // link is a session with one model that is made again when it breaks.
@@ -40,9 +39,9 @@ type link struct {
 	gone chan struct{}      // closed when it has returned
 }
 
-func dialLink(ctx context.Context, connect func(context.Context) (*connection, error), wait bool, logger *slog.Logger) (*link, error) {
+func dialLink(ctx context.Context, connect func(context.Context) (*connection, error), logger *slog.Logger) (*link, error) {
 	l := &link{connect: connect, logger: logger, changed: make(chan struct{}), gone: make(chan struct{})}
-	conn, err := reach(ctx, connect, wait, logger)
+	conn, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,21 +114,6 @@ func (l *link) maintain(life context.Context, conn *connection) {
 		}
 		conn = l.reconnect(life, delay)
 	}
-}
-
-// reach tries once, or, where it is to wait, as long as nobody listens, or who does is stopping, until ctx ends.
-func reach[T any](ctx context.Context, try func(context.Context) (T, error), wait bool, logger *slog.Logger) (T, error) {
-	got, err := try(ctx)
-	for delay := firstDelay; wait && (errors.Is(err, ErrServerGone) || errors.Is(err, ErrDraining)); delay = min(2*delay, waitDelay) {
-		logger.Debug("shm: waiting for the server", "error", err, "next", delay)
-		sleep(ctx, delay)
-		next, failure := try(ctx)
-		if failure != nil && ctx.Err() != nil {
-			return got, fmt.Errorf("%w: %w", fault.Context(ctx), err)
-		}
-		got, err = next, failure
-	}
-	return got, err
 }
 
 // reconnect tries until it succeeds, or life ends: nil.

@@ -144,7 +144,7 @@ func TestAModelIsCalledByItsName(t *testing.T) {
 	if !errors.As(err, &failed) || failed.Message != "thirteen is unlucky" || errors.Is(err, ErrNotRun) {
 		t.Error(err)
 	}
-	if pictures := mustModel(t, client, ""); pictures.link != client.images || pictures.Signature().Name != "brightness" {
+	if pictures := mustModel(t, client, ""); pictures.link != client.images.made.Load() || pictures.Signature().Name != "brightness" {
 		t.Errorf("the default model is %v", pictures.Signature())
 	}
 }
@@ -355,7 +355,7 @@ func TestAModelThatThereIsNotIsATypedErrorUntilThereIs(t *testing.T) {
 	if _, err := client.Prompt(soon(t), "x"); !errors.Is(err, ErrNoSuchModel) || !errors.Is(err, ErrNotRun) {
 		t.Errorf("a prompt: %v", err)
 	}
-	if n := len(client.links); n != 1 {
+	if n := len(client.links); n != 2 { // those of the defaults
 		t.Errorf("%d entries are kept", n)
 	}
 	f.Change(func(l *fakeserver.Listener) { l.Models = func(string) *fakeserver.Model { return &double } })
@@ -366,7 +366,7 @@ func TestAModelThatThereIsNotIsATypedErrorUntilThereIs(t *testing.T) {
 
 func TestModelsAreAskedForWithTheirOptions(t *testing.T) {
 	f := withModels(t, &double, &encoder)
-	client := dialFake(t, f, WithModel("encoder", ModelOptions{Slots: 3, Extent: 5}), WithSlots(2))
+	client := dialFake(t, f, Options{Models: map[string]ModelOptions{"encoder": {Slots: 3, Extent: 5}, "": {Slots: 2}}})
 	slot := mustReserve(t, mustModel(t, client, "encoder"))
 	defer slot.Release()
 	if ids := mustView[int32](t, slot, "ids"); len(ids) != 5 {
@@ -375,17 +375,6 @@ func TestModelsAreAskedForWithTheirOptions(t *testing.T) {
 	for name, want := range map[string]int{"encoder": 3, "double": 4, "": 2} {
 		if n := mustModel(t, client, name).link.current.Load().Slots(); n != want {
 			t.Errorf("%q: %d slots, want %d", name, n, want)
-		}
-	}
-	for says, option := range map[string]Option{
-		"an empty name":         WithModel("", ModelOptions{}),
-		"-1 slots":              WithModel("x", ModelOptions{Slots: -1}),
-		"65537 slots":           WithModel("x", ModelOptions{Slots: layout.MaxSlots + 1}),
-		"-2 as the extent":      WithModel("x", ModelOptions{Extent: -2}),
-		"expected 0 (the serve": WithModel("x", ModelOptions{Extent: math.MaxInt32}),
-	} {
-		if _, err := Dial(soon(t), f.Path, option); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%v, want %q", err, says)
 		}
 	}
 }
@@ -415,7 +404,7 @@ func TestAModelOfAnotherSignatureClassifiesNothing(t *testing.T) {
 		if _, err := client.Echo(soon(t), gray(1)); (err == nil) != c.takesPictures || err != nil && !errors.As(err, &other) {
 			t.Errorf("%s: Echo: %v", name, err)
 		}
-		slot, err := client.TryReserveImage()
+		slot, err := client.TryReserveImage(soon(t))
 		if (err == nil) != c.takesPictures || err != nil && !errors.As(err, &other) {
 			t.Errorf("%s: TryReserveImage: %v", name, err)
 		}
@@ -444,8 +433,8 @@ func TestTheFirstOfTheLargestScoresWins(t *testing.T) {
 
 func TestARunWithViewsAllocatesNothing(t *testing.T) {
 	f := withModels(t, &encoder)
-	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": DefaultSpin} {
-		client := dialFake(t, f, WithSpin(spin))
+	for name, spin := range map[string]time.Duration{"parked": NoSpin, "spinning": DefaultSpin} {
+		client := dialFake(t, f, Options{Spin: spin})
 		model, ctx := mustModel(t, client, "encoder"), context.Background()
 		if n := testing.AllocsPerRun(50, func() {
 			slot, err := model.Reserve(ctx)

@@ -5,7 +5,6 @@ package shm
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
@@ -38,9 +37,6 @@ func TestTheServerIsAskedWhichModelsItHas(t *testing.T) {
 	if got, err := client.Models(soon(t)); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := Models(soon(t), f.Path); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("without a client: %+v, %v", got, err)
-	}
 	f.Change(answering(fakeserver.AnswerMessage()))
 	if got, err := client.Models(soon(t)); err != nil || len(got) != 0 {
 		t.Errorf("of a server without models: %+v, %v", got, err)
@@ -58,10 +54,11 @@ func TestAServerWithoutASessionToGiveIsAskedAllTheSame(t *testing.T) {
 			return &RefusedError{Reason: layout.ReasonInternal, Message: "it is starting"}
 		}
 	})
-	if _, err := Dial(soon(t), f.Path); err == nil {
+	client := clientOf(t, f.Path)
+	if _, err := client.Model(soon(t), ""); err == nil {
 		t.Error("it gave a session")
 	}
-	if models, err := Models(soon(t), f.Path); err != nil || len(models) != 1 || models[0].State != "starting" {
+	if models, err := client.Models(soon(t)); err != nil || len(models) != 1 || models[0].State != "starting" {
 		t.Errorf("%+v, %v", models, err)
 	}
 }
@@ -118,25 +115,5 @@ func TestAClosedClientAsksNothing(t *testing.T) {
 		if _, err := client.Models(soon(t)); !errors.Is(err, ErrClosed) || !errors.Is(err, ErrNotRun) {
 			t.Errorf("%s: %v", when, err)
 		}
-	}
-}
-
-func TestAskingWaitsForAServerWhereThatIsSaid(t *testing.T) {
-	path := t.TempDir() + "/sock"
-	if _, err := Models(soon(t), path); !errors.Is(err, ErrServerGone) {
-		t.Error(err)
-	}
-	var text lockedBuffer
-	logger := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	failure := make(chan error)
-	go func() { _, err := Models(soon(t), path, WaitForServer(), WithLogger(logger)); failure <- err }()
-	eventually(t, "it waits", func() bool { return strings.Contains(text.String(), "waiting for the server") })
-	f := &fakeserver.Listener{Path: path, Asked: func(string) []byte { return fakeserver.AnswerMessage() }}
-	if err := f.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := <-failure; err != nil {
-		t.Error(err)
 	}
 }

@@ -1,7 +1,6 @@
 package shm
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -17,133 +16,128 @@ const (
 	// answered within twice that is worth waiting for; a compiled CIFAR-10 network answers in 30 to 80 us.
 	DefaultSpin = 100 * time.Microsecond
 
+	// NoSpin sleeps at once.
+	NoSpin = time.Duration(-1)
+
 	// SpinForever never sleeps while it waits: for a process with a core to spare.
 	SpinForever = session.SpinForever
 )
 
-type options struct {
-	wait    bool
-	spin    time.Duration
-	slots   uint32
-	prompts doorbell.Request
-	models  map[string]doorbell.Request // by name
-	trust   peer.Trust
-	logger  *slog.Logger
-}
+// Options are what a client can be told. The zero Options are those of a client that was told nothing.
+type Options struct {
+	// Spin is how long a call polls for its answer before it sleeps: 0 is DefaultSpin, NoSpin not at all, SpinForever until it is
+	// there. Calls stop polling where it does not pay, and try again now and then; where there is only one processor, none polls.
+	Spin time.Duration
 
-// An Option of Dial. A value that makes no sense is an error of Dial's.
-type Option func(*options) error
+	// Models are what to ask for when the client connects to a model, by its name; "" is the server's default.
+	Models map[string]ModelOptions
 
-// WaitForServer has Dial wait for a server that is not up yet, or is stopping to make room for the next one, until its context
-// ends. A server that answers with anything else is not waited for.
-func WaitForServer() Option { return func(o *options) error { o.wait = true; return nil } }
+	// StreamModels are the same for models that answer prompts.
+	StreamModels map[string]StreamModelOptions
 
-// WithServerUser trusts a server of the user with this id, besides the own user's and root's. A server of anybody else is a
-// ForeignServerError: whoever comes first can listen at a path in /tmp.
-func WithServerUser(id int) Option {
-	return func(o *options) error {
-		if id < 0 {
-			return fmt.Errorf("shm: WithServerUser(%d): expected a user's id, 0 or more", id)
-		}
-		o.trust.Users = append(o.trust.Users, id)
-		return nil
-	}
-}
+	// ServerUsers are the ids of users whose servers are trusted, besides the own user's and root's. A server of anybody else is a
+	// *ForeignServerError: whoever comes first can listen at a path in /tmp.
+	ServerUsers []int
 
-// WithAnyServer trusts every server that listens at the path, whoever runs it.
-func WithAnyServer() Option { return func(o *options) error { o.trust.Anyone = true; return nil } }
+	// AnyServer trusts every server that listens at the path, whoever runs it.
+	AnyServer bool
 
-// WithSpin sets how long a call polls for its answer before it sleeps: 0 = not at all, SpinForever = until it is
-// there. Calls stop polling where it does not pay, and try again now and then; where there is only one processor, none polls.
-func WithSpin(budget time.Duration) Option {
-	return func(o *options) error {
-		if budget < 0 {
-			return fmt.Errorf("shm: WithSpin(%v): expected 0 or more", budget)
-		}
-		o.spin = budget
-		return nil
-	}
+	// Logger is told of lost and made connections. By default nothing is logged.
+	Logger *slog.Logger
 }
 
 // ModelOptions are what a client asks for when it connects to a model. What is 0 is the server's to choose.
 type ModelOptions struct {
 	Slots  int // calls in flight at a time, 65536 at most
-	Extent int // the bound of the model's symbolic dimension, where it has one: the most tokens, say
+	Extent int // bound of the symbolic dimension, where the model has one: most tokens of a text, say
 }
 
-// WithModel says what Client.Model asks for with that name. For the default model and prompts there are WithSlots and
-// WithPromptSlots.
-func WithModel(name string, m ModelOptions) Option {
-	return func(o *options) (err error) {
-		if name == "" {
-			return errors.New("shm: WithModel: an empty name, expected a model's")
+// StreamModelOptions are what a client asks for when it connects to a model that answers prompts. What is 0 is the server's to
+// choose: 16 prompts of 16 KiB with replies of 32 KiB.
+type StreamModelOptions struct {
+	Slots       int // prompts in flight at a time, 65536 at most
+	PromptBytes int // of the longest prompt, 16 MiB at most
+	ReplyBytes  int // of the longest reply, 16 MiB at most
+}
+
+// config is Options that make sense.
+type config struct {
+	spin     time.Duration
+	trust    peer.Trust
+	logger   *slog.Logger
+	requests map[linkKey]doorbell.Request
+}
+
+// request is what a session for key asks for.
+func (c *config) request(key linkKey) doorbell.Request {
+	r := c.requests[key]
+	r.Protocol, r.Model = key.protocol, key.model
+	return r
+}
+
+func configure(given []Options) (*config, error) {
+	var o Options
+	switch {
+	case len(given) > 1:
+		return nil, fmt.Errorf("shm: %d Options, expected one at most", len(given))
+	case len(given) == 1:
+		o = given[0]
+	}
+	c := &config{spin: o.Spin, trust: peer.Trust{Anyone: o.AnyServer}, logger: o.Logger, requests: make(map[linkKey]doorbell.Request)}
+	switch {
+	case o.Spin == 0:
+		c.spin = DefaultSpin
+	case o.Spin == NoSpin:
+		c.spin = 0
+	case o.Spin < 0:
+		return nil, fmt.Errorf("shm: Options.Spin: %v, expected a time, NoSpin or SpinForever", o.Spin)
+	}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
+	for _, id := range o.ServerUsers {
+		if id < 0 {
+			return nil, fmt.Errorf("shm: Options.ServerUsers: %d, expected a user's id, 0 or more", id)
 		}
+		c.trust.Users = append(c.trust.Users, id)
+	}
+	for name, m := range o.Models {
 		var r doorbell.Request
-		if r.Slots, err = within("WithModel", "slots", m.Slots, layout.MaxSlots); err == nil {
-			r.InputExtent, err = within("WithModel", "as the extent", m.Extent, layout.MaxSegmentBytes)
+		if err := fill(fmt.Sprintf("Models[%q]", name),
+			size{"Slots", m.Slots, layout.MaxSlots, &r.Slots},
+			size{"Extent", m.Extent, layout.MaxSegmentBytes, &r.InputExtent}); err != nil {
+			return nil, err
 		}
-		o.models[name] = r
-		return err
+		c.requests[linkKey{layout.ProtocolCall, name}] = r
 	}
-}
-
-// WithSlots asks for n slots of the default model, that is calls in flight at a time, 65536 at most. 0 is the server's default.
-func WithSlots(n int) Option {
-	return func(o *options) (err error) {
-		o.slots, err = within("WithSlots", "slots", n, layout.MaxSlots)
-		return err
-	}
-}
-
-// WithPromptSlots asks for n prompts in flight at a time, each of up to promptBytes bytes and with a reply of up to replyBytes.
-// 0 is the server's default: 16 prompts of 16 KiB with replies of 32 KiB. The most is 65536 prompts, and 16 MiB of text each.
-func WithPromptSlots(n, promptBytes, replyBytes int) Option {
-	return func(o *options) error {
-		for _, size := range []struct {
-			what   string
-			n      int
-			most   int
-			target *uint32
-		}{
-			{"slots", n, layout.MaxSlots, &o.prompts.Slots},
-			{"bytes of prompt", promptBytes, layout.MaxTextBytes, &o.prompts.InputExtent},
-			{"bytes of reply", replyBytes, layout.MaxTextBytes, &o.prompts.OutputExtent},
-		} {
-			var err error
-			if *size.target, err = within("WithPromptSlots", size.what, size.n, size.most); err != nil {
-				return err
-			}
+	for name, m := range o.StreamModels {
+		var r doorbell.Request
+		if err := fill(fmt.Sprintf("StreamModels[%q]", name),
+			size{"Slots", m.Slots, layout.MaxSlots, &r.Slots},
+			size{"PromptBytes", m.PromptBytes, layout.MaxTextBytes, &r.InputExtent},
+			size{"ReplyBytes", m.ReplyBytes, layout.MaxTextBytes, &r.OutputExtent}); err != nil {
+			return nil, err
 		}
-		return nil
+		c.requests[linkKey{layout.ProtocolStream, name}] = r
 	}
+	return c, nil
 }
 
-func within(option, what string, n, most int) (uint32, error) {
-	if n < 0 || n > most {
-		return 0, fmt.Errorf("shm: %s: %d %s, expected 0 (the server's default) to %d", option, n, what, most)
-	}
-	return uint32(n), nil
+// size is a field of Options, and where it goes.
+type size struct {
+	field   string
+	n, most int
+	to      *uint32
 }
 
-// WithLogger logs lost and made connections. By default nothing is logged.
-func WithLogger(logger *slog.Logger) Option {
-	return func(o *options) error {
-		if logger == nil {
-			return errors.New("shm: WithLogger(nil): expected a logger")
+func fill(where string, sizes ...size) error {
+	for _, s := range sizes {
+		if s.n < 0 || s.n > s.most {
+			return fmt.Errorf("shm: Options.%s.%s: %d, expected 0 (the server's default) to %d", where, s.field, s.n, s.most)
 		}
-		o.logger = logger
-		return nil
+		*s.to = uint32(s.n)
 	}
-}
-
-func collect(opts []Option) (options, error) {
-	o := options{spin: DefaultSpin, logger: slog.New(slog.DiscardHandler), models: make(map[string]doorbell.Request)}
-	for _, set := range opts {
-		if err := set(&o); err != nil {
-			return options{}, err
-		}
-	}
-	return o, nil
+	return nil
 }
 
 // A CallOption changes one call. It is a value, so that a call with options allocates nothing.

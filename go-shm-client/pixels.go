@@ -9,12 +9,12 @@ import (
 // ReserveImage leases a slot of the default model, which is one that takes pictures, or it is a *SignatureError. It waits for a free
 // one until ctx ends.
 func (c *Client) ReserveImage(ctx context.Context) (Slot, error) {
-	return ofPictures(c.images.reserve(ctx))
+	return c.reserveImage(ctx, (*link).claim)
 }
 
-// TryReserveImage is ReserveImage that returns ErrRingFull when every slot is taken.
-func (c *Client) TryReserveImage() (Slot, error) {
-	return ofPictures(c.images.tryReserve(context.Background()))
+// TryReserveImage is ReserveImage that returns ErrRingFull when every slot is taken. ctx is for connecting, the first time.
+func (c *Client) TryReserveImage(ctx context.Context) (Slot, error) {
+	return c.reserveImage(ctx, (*link).tryClaim)
 }
 
 // Pixels is the bytes of the model's first input: PixelBytes bytes, planar RGB, where it takes pictures. They hold whatever was there
@@ -37,24 +37,25 @@ func (s Slot) Fill(fill func(pixels []byte)) error {
 	return notRun(s.lease.conn.Touch(func() { fill(s.lease.input(0)) }))
 }
 
-// reserve leases a slot of a session, and waits for one or does not.
-type reserve func(*link, context.Context) (Slot, error)
-
 // reserveFor leases a slot for pixels. Its errors are ErrNotRun.
-func (c *Client) reserveFor(ctx context.Context, pixels []byte, reserve reserve) (Slot, error) {
+func (c *Client) reserveFor(ctx context.Context, pixels []byte, claim claim) (Slot, error) {
 	if len(pixels) != PixelBytes {
 		return Slot{}, fmt.Errorf("%w: got %d", ErrPixelCount, len(pixels))
 	}
-	return ofPictures(reserve(c.images, ctx))
+	return c.reserveImage(ctx, claim)
 }
 
-// ofPictures gives a slot back that takes no pictures.
-func ofPictures(slot Slot, err error) (Slot, error) {
-	if err == nil && slot.lease.conn.pictures != nil {
-		err = slot.lease.conn.pictures
-		slot.Release()
-	}
+func (c *Client) reserveImage(ctx context.Context, claim claim) (Slot, error) {
+	l, err := c.link(ctx, c.images)
 	if err != nil {
+		return Slot{}, err
+	}
+	slot, err := l.reserve(ctx, claim)
+	if err != nil {
+		return Slot{}, err
+	}
+	if err := slot.lease.conn.pictures; err != nil {
+		slot.Release()
 		return Slot{}, err
 	}
 	return slot, nil

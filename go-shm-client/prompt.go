@@ -25,63 +25,89 @@ type Reply struct {
 // String is the text.
 func (r Reply) String() string { return r.Text }
 
-// Prompt has the model answer prompt, UTF-8 text, and waits for all of it. It waits for a free slot. With an error, Reply has the
-// text that came before it.
-func (c *Client) Prompt(ctx context.Context, prompt string, opts ...PromptOption) (Reply, error) {
-	options, err := collectPrompt(prompt, opts)
-	if err != nil {
-		return Reply{}, err
-	}
-	if options.reply == nil {
-		options.reply = new(Reply)
-	}
-	err = c.prompt(ctx, prompt, options, func(string) bool { return true })
-	return *options.reply, err
+// A Piece is some text of a reply, or its end.
+type Piece struct {
+	Text  string // whole characters
+	Reply *Reply // of the last piece, which has no text: all of it, and how it ended; nil of every other piece
 }
 
-// Stream is Prompt piece by piece, as the text is generated; pieces are whole characters. After an error, which comes with
-// an empty piece, there is nothing more. Leaving the loop cancels the rest. Each use of the sequence is a call of its own.
+// String is the text.
+func (p Piece) String() string { return p.Text }
+
+// Prompt has a model answer prompt, UTF-8 text, and waits for all of it. It waits for a free slot. With an error, Reply has the
+// text that came before it.
+func (c *Client) Prompt(ctx context.Context, prompt string, options ...PromptOptions) (Reply, error) {
+	return whole(c.Stream(ctx, prompt, options...))
+}
+
+// TryPrompt is Prompt that returns ErrRingFull when every slot is taken.
+func (c *Client) TryPrompt(ctx context.Context, prompt string, options ...PromptOptions) (Reply, error) {
+	return whole(c.TryStream(ctx, prompt, options...))
+}
+
+func whole(pieces iter.Seq2[Piece, error]) (Reply, error) {
+	for piece, err := range pieces {
+		if piece.Reply != nil {
+			return *piece.Reply, err
+		}
+	}
+	return Reply{}, nil // not reached: a sequence ends with its Reply
+}
+
+// Stream is Prompt piece by piece, as the text is generated. The last piece has no text, but the Reply; with an error, which comes
+// with the last piece only, it says what came before. Leaving the loop cancels the rest. Each use of the sequence is a call of its
+// own.
 //
-//	var reply shm.Reply
-//	for piece, err := range client.Stream(ctx, "To be, or not to be", shm.WithReply(&reply)) {
+//	for piece, err := range client.Stream(ctx, "To be, or not to be") {
 //		if err != nil {
 //			return err
 //		}
 //		fmt.Print(piece)
+//		if piece.Reply != nil && piece.Reply.Truncated {
+//			fmt.Println("...")
+//		}
 //	}
-//	if reply.Truncated {
-//		fmt.Println("...")
-//	}
-func (c *Client) Stream(ctx context.Context, prompt string, opts ...PromptOption) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		stopped := false
-		options, err := collectPrompt(prompt, opts)
-		if err == nil {
-			err = c.prompt(ctx, prompt, options, func(piece string) bool {
-				stopped = !yield(piece, nil)
-				return !stopped
-			})
-		}
-		if err != nil && !stopped {
-			yield("", err)
+func (c *Client) Stream(ctx context.Context, prompt string, options ...PromptOptions) iter.Seq2[Piece, error] {
+	return c.pieces(ctx, prompt, options, (*link).claim)
+}
+
+// TryStream is Stream that ends with ErrRingFull when every slot is taken.
+func (c *Client) TryStream(ctx context.Context, prompt string, options ...PromptOptions) iter.Seq2[Piece, error] {
+	return c.pieces(ctx, prompt, options, (*link).tryClaim)
+}
+
+func (c *Client) pieces(ctx context.Context, prompt string, options []PromptOptions, claim claim) iter.Seq2[Piece, error] {
+	return func(yield func(Piece, error) bool) {
+		var reply Reply
+		var text strings.Builder
+		left := false
+		err := c.prompt(ctx, prompt, options, claim, &reply, func(piece string) bool {
+			text.WriteString(piece)
+			left = !yield(Piece{Text: piece}, nil)
+			return !left
+		})
+		if reply.Text = text.String(); !left {
+			yield(Piece{Reply: &reply}, err)
 		}
 	}
 }
 
-// prompt gives each piece of the text to each, until that returns false, and fills the reply where one is wanted.
-func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, each func(string) bool) error {
-	if o.reply != nil {
-		*o.reply = Reply{}
-		var text strings.Builder
-		defer func() { o.reply.Text = text.String() }()
-		next := each
-		each = func(piece string) bool {
-			text.WriteString(piece)
-			return next(piece)
-		}
+// prompt gives each piece of the text to each, until that returns false, and says in reply how it ended.
+func (c *Client) prompt(ctx context.Context, prompt string, options []PromptOptions, claim claim, reply *Reply, each func(string) bool) error {
+	o, err := promptOptions(options)
+	if err != nil {
+		return err
+	}
+	submission, err := o.submission(prompt)
+	if err != nil {
+		return err
+	}
+	l, err := c.stream(ctx, o.Model)
+	if err != nil {
+		return err
 	}
 	for {
-		began, err := c.converse(ctx, prompt, o, each)
+		began, err := l.converse(ctx, prompt, submission, claim, reply, each)
 		switch {
 		case !errors.Is(err, fault.Moved):
 			return err
@@ -92,12 +118,12 @@ func (c *Client) prompt(ctx context.Context, prompt string, o promptOptions, eac
 }
 
 // converse is prompt on one session. began is whether some text came.
-func (c *Client) converse(ctx context.Context, prompt string, o promptOptions, each func(string) bool) (began bool, err error) {
-	conn, slot, err := c.fillPrompt(ctx, prompt)
+func (l *link) converse(ctx context.Context, prompt string, s layout.Submission, claim claim, reply *Reply, each func(string) bool) (began bool, err error) {
+	conn, slot, err := l.fillPrompt(ctx, prompt, claim)
 	if err != nil {
 		return false, err
 	}
-	stream, err := conn.Prompt(ctx, slot, o.Submission)
+	stream, err := conn.Prompt(ctx, slot, s)
 	if err != nil {
 		conn.Release(slot)
 		return false, err
@@ -118,10 +144,8 @@ func (c *Client) converse(ctx context.Context, prompt string, o promptOptions, e
 			}
 		}
 		if final != nil {
-			if o.reply != nil {
-				o.reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
-				o.reply.QueueTime, o.reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
-			}
+			reply.Truncated = final.Flags&layout.CompletionFlagTruncated != 0
+			reply.QueueTime, reply.ModelTime = time.Duration(final.QueueNS), time.Duration(final.ModelNS)
 			message, err := stream.Message(final)
 			if err != nil {
 				return began, err
@@ -132,12 +156,8 @@ func (c *Client) converse(ctx context.Context, prompt string, o promptOptions, e
 }
 
 // fillPrompt claims a slot and writes prompt to it. Its errors are ErrNotRun.
-func (c *Client) fillPrompt(ctx context.Context, prompt string) (*session.Session, uint32, error) {
-	l, err := c.promptLink(ctx)
-	if err != nil {
-		return nil, 0, notRun(err)
-	}
-	conn, slot, err := l.claim(ctx)
+func (l *link) fillPrompt(ctx context.Context, prompt string, claim claim) (*session.Session, uint32, error) {
+	conn, slot, err := claim(l, ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -155,15 +175,19 @@ func (c *Client) fillPrompt(ctx context.Context, prompt string) (*session.Sessio
 
 // EchoPrompt sends text, as long as a prompt and a reply can be, to the model that answers prompts and back, all the way but the model.
 func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
+	l, err := c.link(ctx, c.prompts)
+	if err != nil {
+		return "", err
+	}
 	for {
-		if echo, err := c.echoPrompt(ctx, text); !errors.Is(err, fault.Moved) {
+		if echo, err := l.echoPrompt(ctx, text); !errors.Is(err, fault.Moved) {
 			return echo, err
 		}
 	}
 }
 
-func (c *Client) echoPrompt(ctx context.Context, text string) (string, error) {
-	conn, slot, err := c.fillPrompt(ctx, text)
+func (l *link) echoPrompt(ctx context.Context, text string) (string, error) {
+	conn, slot, err := l.fillPrompt(ctx, text, (*link).claim)
 	if err != nil {
 		return "", err
 	}

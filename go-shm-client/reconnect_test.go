@@ -18,9 +18,9 @@ import (
 )
 
 func TestAServerThatDiesFailsCallsInFlightAndIsFoundAgain(t *testing.T) {
-	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Minute, "forever": SpinForever} {
+	for name, spin := range map[string]time.Duration{"parked": NoSpin, "spinning": time.Minute, "forever": SpinForever} {
 		f := startFake(t, 4)
-		client := dialFake(t, f, WithSpin(spin))
+		client := dialFake(t, f, Options{Spin: spin})
 		f.paused.Store(true)
 		calls := []<-chan error{
 			inFlight(t, f, func() error { _, err := client.Classify(context.Background(), gray(1)); return err }),
@@ -50,7 +50,7 @@ func TestAServerThatDiesFailsCallsInFlightAndIsFoundAgain(t *testing.T) {
 func TestWithoutAServerCallsFailAtOnceUntilItIsBack(t *testing.T) {
 	f := startFake(t, 4)
 	var text lockedBuffer
-	client := dialFake(t, f, WithLogger(slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	client := dialFake(t, f, Options{Logger: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	path := f.Path
 	f.Close()
 	eventually(t, "the client has noticed", func() bool {
@@ -70,7 +70,7 @@ func TestWithoutAServerCallsFailAtOnceUntilItIsBack(t *testing.T) {
 		t.Errorf("WaitReady: %v", err)
 	}
 
-	again := &fakeserver.Listener{Path: path, Slots: 7, Behaviour: func() fakeserver.Behaviour { return fakeserver.Behaviour{} }}
+	again := &fakeserver.Listener{Path: path, Slots: 7, Asked: ready, Behaviour: func() fakeserver.Behaviour { return fakeserver.Behaviour{} }}
 	if err := again.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +81,8 @@ func TestWithoutAServerCallsFailAtOnceUntilItIsBack(t *testing.T) {
 	if _, err := client.Classify(soon(t), gray(1)); err != nil {
 		t.Error(err)
 	}
-	if slots := client.Info().Slots; slots != 7 {
-		t.Errorf("%d slots: the info is of the old server", slots)
+	if info, err := client.Info(soon(t)); err != nil || info.Slots != 7 {
+		t.Errorf("%+v, %v: the info is of the old server", info, err)
 	}
 	for _, line := range []string{"connection lost", "reconnect failed", "connected"} {
 		if !strings.Contains(text.String(), line) {
@@ -116,7 +116,7 @@ func TestADrainingServerAnswersWhatItHasAndTakesNothingNew(t *testing.T) {
 		"Classify":        func() error { _, err := client.Classify(soon(t), gray(1)); return err },
 		"TryEcho":         func() error { _, err := client.TryEcho(soon(t), gray(1)); return err },
 		"ReserveImage":    func() error { _, err := client.ReserveImage(soon(t)); return err },
-		"TryReserveImage": func() error { _, err := client.TryReserveImage(); return err },
+		"TryReserveImage": func() error { _, err := client.TryReserveImage(soon(t)); return err },
 	} {
 		if err := call(); !errors.Is(err, ErrDraining) {
 			t.Errorf("%s: %v", name, err)
@@ -162,8 +162,8 @@ func TestAServerThatBreaksTheProtocolIsLeft(t *testing.T) {
 			fakeserver.EchoOrClassify(s, got)
 		}}
 	}
-	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Minute} {
-		client := dialFake(t, f, WithSpin(spin))
+	for name, spin := range map[string]time.Duration{"parked": NoSpin, "spinning": time.Minute} {
+		client := dialFake(t, f, Options{Spin: spin})
 		if _, err := client.Classify(soon(t), gray(66)); !errors.Is(err, ErrProtocol) || !errors.Is(err, ErrServerGone) {
 			t.Errorf("%s: %v", name, err)
 		}

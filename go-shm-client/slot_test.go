@@ -43,7 +43,7 @@ func TestASlotWhoseLeaseIsOverGetsNowhere(t *testing.T) {
 	old.Release()
 	old.Release() // does nothing
 	copied.Release()
-	current, err := client.TryReserveImage() // the same memory, the next lease
+	current, err := client.TryReserveImage(soon(t)) // the same memory, the next lease
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestASlotWhoseLeaseIsOverGetsNowhere(t *testing.T) {
 		}
 		slot.Release()
 	}
-	if _, err := client.TryReserveImage(); !errors.Is(err, ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, ErrRingFull) {
 		t.Errorf("an old lease released the new one: %v", err)
 	}
 	if _, err := current.Classify(soon(t)); err != nil {
@@ -95,7 +95,7 @@ func TestACancelledCallEndsTheLeaseAndQuarantinesTheSlot(t *testing.T) {
 		t.Errorf("a call after the lease: %v", err)
 	}
 	slot.Release() // as every caller does
-	if _, err := client.TryReserveImage(); !errors.Is(err, ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, ErrRingFull) {
 		t.Errorf("the slot is not quarantined: %v", err)
 	}
 	f.paused.Store(false)
@@ -119,14 +119,14 @@ func TestReleasingDuringACallReleasesWhenItReturns(t *testing.T) {
 	if _, err := slot.Echo(soon(t)); !errors.Is(err, ErrSlotReleased) {
 		t.Errorf("a call after Release: %v", err)
 	}
-	if _, err := client.TryReserveImage(); !errors.Is(err, ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, ErrRingFull) {
 		t.Errorf("released under the call: %v", err)
 	}
 	f.paused.Store(false)
 	if err := <-call; err != nil {
 		t.Error(err)
 	}
-	if next, err := client.TryReserveImage(); err != nil {
+	if next, err := client.TryReserveImage(soon(t)); err != nil {
 		t.Errorf("not released: %v", err)
 	} else {
 		next.Release()

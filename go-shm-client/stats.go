@@ -1,6 +1,6 @@
 package shm
 
-// Stats are counters since Dial, over all connections. They explain latencies: a call that parked waited for a bell,
+// Stats are counters since NewClient, over all connections. They explain latencies: a call that parked waited for a bell,
 // and a bell is a system call here or at the server.
 type Stats struct {
 	Requests        uint64 // submissions
@@ -9,16 +9,14 @@ type Stats struct {
 	BellsSent       uint64 // submissions that found the server asleep
 	BellsSuppressed uint64 // submissions that found it awake, and made no system call
 	BellsReceived   uint64 // times that the server found us asleep
-	Reconnects      uint64 // connections made after the first one
+	Reconnects      uint64 // connections made after the first one to a model
 }
 
 // Stats reads the counters. They are read one after another, while calls go on.
 func (c *Client) Stats() Stats {
 	s := c.counters.Snapshot()
 	reconnects := uint64(0)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range c.links {
+	for _, e := range c.entries() {
 		if l := e.made.Load(); l != nil {
 			_, more := l.state()
 			reconnects += more

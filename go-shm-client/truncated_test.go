@@ -39,7 +39,7 @@ func truncating(t *testing.T, spin time.Duration) (*fake, *Client) {
 		s.Finish(got, layout.StatusCancelled, "")
 	}
 	f.Welcomed = func(s *fakeserver.Session) { s.Silent.Store(true) }
-	return f, dialFake(t, f, WithSpin(spin))
+	return f, dialFake(t, f, Options{Spin: spin})
 }
 
 // mustRecover checks that the client has nothing left of the session that ended, and goes on with the next.
@@ -73,7 +73,7 @@ func TestASegmentThatIsTruncatedBeforeACallFailsItWhereverItEnds(t *testing.T) {
 				"Ping":     func(c *Client) error { _, err := c.Ping(soon(t)); return err },
 			} {
 				f := startFake(t, 4)
-				client := dialFake(t, f, WithSpin(spin))
+				client := dialFake(t, f, Options{Spin: spin})
 				f.Last().Truncate(cut)
 				err := run(client) // where the page that is gone is one that it does not need, it is answered
 				if err != nil && !errors.Is(err, ErrModel) {
@@ -118,11 +118,11 @@ func TestASegmentThatIsTruncatedUnderACallFailsIt(t *testing.T) {
 			for range 3 { // one may poll, the others sleep
 				calls = append(calls, inFlight(t, f, func() error { _, err := client.Classify(context.Background(), gray(1)); return err }))
 			}
-			if spin == 0 {
+			if spin == NoSpin {
 				eventually(t, "they sleep", func() bool { return client.Stats().Parks == 3 })
 			}
 			f.Last().Truncate(0)
-			if spin == 0 { // whoever polls notices by itself
+			if spin == NoSpin { // whoever polls notices by itself
 				notice(f.Last())
 			}
 			for _, call := range calls {
@@ -142,7 +142,7 @@ func TestASegmentThatIsTruncatedUnderACallFailsIt(t *testing.T) {
 }
 
 func TestACallOnMemoryThatIsGoneEndsWithItsContextAndItsClient(t *testing.T) {
-	f, client := truncating(t, 0)
+	f, client := truncating(t, NoSpin)
 	f.paused.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	given := inFlight(t, f, func() error { _, err := client.Echo(ctx, gray(1)); return err })
@@ -166,7 +166,7 @@ func TestASegmentThatIsTruncatedUnderAStreamFailsItAfterTheTextSoFar(t *testing.
 		var failure error
 		for piece, err := range client.Stream(context.Background(), "x") {
 			failure = err
-			if text.WriteString(piece); piece != "" {
+			if text.WriteString(piece.Text); piece.Text != "" {
 				f.Last().Truncate(0)
 				f.Last().Bell()
 			}
@@ -181,7 +181,7 @@ func TestASegmentThatIsTruncatedUnderAStreamFailsItAfterTheTextSoFar(t *testing.
 		}
 		eventually(t, "a prompt is begun again", func() bool {
 			for piece := range client.Stream(soon(t), "x") {
-				return piece == "one "
+				return piece.Text == "one "
 			}
 			return false
 		})
@@ -197,7 +197,7 @@ func TestAStreamWhoseControlsAreGoneFails(t *testing.T) {
 			f.Last().Truncate(int64(lane.ControlsOffset))
 			s.Publish(layout.Completion{RequestID: got.RequestID, Slot: got.Slot, Status: layout.StatusMore})
 		}
-		client := dialFake(t, f, WithSpin(spin))
+		client := dialFake(t, f, Options{Spin: spin})
 		_, err := client.Prompt(context.Background(), "x")
 		mustBeGone(t, name, err)
 	}
@@ -205,7 +205,7 @@ func TestAStreamWhoseControlsAreGoneFails(t *testing.T) {
 
 func TestALeaseOnMemoryThatIsGone(t *testing.T) {
 	before := mappings(t)
-	f, client := truncating(t, 0)
+	f, client := truncating(t, NoSpin)
 	slot, err := client.ReserveImage(soon(t))
 	if err != nil {
 		t.Fatal(err)
@@ -242,11 +242,9 @@ func TestASegmentThatIsTruncatedWhileItIsMappedIsAnError(t *testing.T) {
 	f := startFake(t, 4)
 	f.Welcomed = func(s *fakeserver.Session) { s.Truncate(0) }
 	for range 50 { // before the client looks at its size, between that and the mapping, or after
-		client, err := Dial(soon(t), f.Path)
-		if err == nil {
-			_, err = client.Echo(soon(t), gray(1))
-			client.Close()
-		}
+		client := clientOf(t, f.Path)
+		_, err := client.Echo(soon(t), gray(1))
+		client.Close()
 		if !errors.Is(err, ErrServerGone) && !errors.Is(err, ErrProtocol) {
 			t.Error(err)
 		}
@@ -312,13 +310,13 @@ func TestManyGoroutinesOutliveServersThatTruncate(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	g := fakeserver.Images(4)
 	before := mappings(t)
-	for _, spin := range []time.Duration{0, DefaultSpin, SpinForever} {
+	for _, spin := range []time.Duration{NoSpin, DefaultSpin, SpinForever} {
 		f := startFake(t, 4)
 		f.Prompts = func(s *fakeserver.Server, got layout.Submission) {
 			s.Append(got, "one ")
 			s.Finish(got, layout.StatusOK, "")
 		}
-		client := dialFake(t, f, WithSpin(spin))
+		client := dialFake(t, f, Options{Spin: spin})
 		var answered, gone atomic.Int64
 		stop := make(chan struct{})
 		var all sync.WaitGroup

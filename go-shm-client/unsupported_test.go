@@ -3,14 +3,13 @@
 package shm
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
 )
 
-func TestWithoutSharedMemoryDialSaysSo(t *testing.T) {
-	if _, err := Dial(context.Background(), "", WaitForServer()); !errors.Is(err, errors.ErrUnsupported) || strings.Contains(err.Error(), "\n") {
+func TestWithoutSharedMemoryNewClientSaysSo(t *testing.T) {
+	if _, err := NewClient(""); !errors.Is(err, errors.ErrUnsupported) || strings.Contains(err.Error(), "\n") {
 		t.Error(err)
 	}
 }

@@ -50,7 +50,7 @@ func callMany(ctx context.Context, client *shm.Client, n int) func() []error {
 
 func TestAKilledServerFailsEveryCallInFlightAndTheClientReconnects(t *testing.T) {
 	first, _ := gated(t)
-	client := dial(t, first, shm.WithSlots(8))
+	client := dial(t, first, slots(8))
 	wait := callMany(soon(t), client, 40) // 8 in flight, 32 waiting for a slot
 	first.waitUntilBusy(client, 8)
 	first.signal(syscall.SIGKILL)
@@ -84,7 +84,7 @@ func TestAKilledServerFailsEveryCallInFlightAndTheClientReconnects(t *testing.T)
 
 func TestAServerKilledWhileItIsEchoingAtFullSpeedLosesNoCallSilently(t *testing.T) {
 	s := start(t, "", "brightness")
-	client := dial(t, s, shm.WithSlots(4))
+	client := dial(t, s, slots(4))
 	var all sync.WaitGroup
 	for g := range 32 {
 		all.Add(1)
@@ -110,7 +110,7 @@ func TestAServerKilledWhileItIsEchoingAtFullSpeedLosesNoCallSilently(t *testing.
 
 func TestSIGTERMAnswersWhatIsInFlightAndRefusesTheRest(t *testing.T) {
 	s, open := gated(t)
-	client := dial(t, s, shm.WithSlots(4))
+	client := dial(t, s, slots(4))
 	wait := callMany(soon(t), client, 4)
 	s.waitUntilBusy(client, 4)
 	_ = s.command.Process.Signal(syscall.SIGTERM)
@@ -131,7 +131,7 @@ func TestSIGTERMAnswersWhatIsInFlightAndRefusesTheRest(t *testing.T) {
 
 func TestNewCallsOnADrainingServerGetErrDraining(t *testing.T) {
 	s, open := gated(t)
-	client := dial(t, s, shm.WithSlots(4))
+	client := dial(t, s, slots(4))
 	wait := callMany(soon(t), client, 1)
 	s.waitUntilBusy(client, 1)
 	_ = s.command.Process.Signal(syscall.SIGTERM)
@@ -150,7 +150,7 @@ func TestNewCallsOnADrainingServerGetErrDraining(t *testing.T) {
 
 func TestCancelledCallsInFlightGiveTheirSlotsBackInTheEnd(t *testing.T) {
 	s, open := gated(t)
-	client := dial(t, s, shm.WithSlots(4))
+	client := dial(t, s, slots(4))
 	ctx, cancel := context.WithCancel(context.Background())
 	wait := callMany(ctx, client, 12)
 	s.waitUntilBusy(client, 4)
@@ -160,7 +160,7 @@ func TestCancelledCallsInFlightGiveTheirSlotsBackInTheEnd(t *testing.T) {
 			t.Errorf("%v, want a context error", err)
 		}
 	}
-	if _, err := client.TryReserveImage(); !errors.Is(err, shm.ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, shm.ErrRingFull) {
 		t.Errorf("while the server works on four: %v, want ErrRingFull", err)
 	}
 	open()
@@ -172,7 +172,7 @@ func TestCancelledCallsInFlightGiveTheirSlotsBackInTheEnd(t *testing.T) {
 		}
 		leases = append(leases, slot)
 	}
-	if _, err := client.TryReserveImage(); !errors.Is(err, shm.ErrRingFull) {
+	if _, err := client.TryReserveImage(soon(t)); !errors.Is(err, shm.ErrRingFull) {
 		t.Errorf("a fifth of four slots: %v, want ErrRingFull", err)
 	}
 	for i, slot := range leases {
@@ -249,8 +249,13 @@ func TestADeadlineHoldsInAnotherTimeNamespace(t *testing.T) {
 	}
 }
 
-func TestDialSaysWhatIsWrong(t *testing.T) {
-	if _, err := shm.Dial(soon(t), t.TempDir()+"/none"); err == nil || !strings.Contains(err.Error(), "shm-server serve") {
+func TestACallToNobodySaysWhatIsWrong(t *testing.T) {
+	client, err := shm.NewClient(t.TempDir() + "/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Classify(soon(t), gray(1)); !errors.Is(err, shm.ErrServerGone) || !strings.Contains(err.Error(), "shm-server serve") {
 		t.Errorf("%v, want a hint at what to start", err)
 	}
 }
@@ -271,7 +276,7 @@ func TestAHundredClientsComeAndGoWithoutATrace(t *testing.T) {
 	}
 	var before [2]int
 	for i := range 101 {
-		client, err := shm.Dial(soon(t), s.path)
+		client, err := shm.NewClient(s.path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,7 +299,7 @@ func TestAHundredClientsComeAndGoWithoutATrace(t *testing.T) {
 func TestWhatAClosingClientIsAnsweredIsWhatTheServerSaid(t *testing.T) {
 	s := start(t, "", "brightness")
 	for range 40 {
-		client := dial(t, s, shm.WithSlots(8))
+		client := dial(t, s, slots(8))
 		var all sync.WaitGroup
 		answered := make(chan struct{}, 8)
 		for range cap(answered) {

@@ -160,7 +160,7 @@ func TestAModelThatDiesInABatchFailsThatCallAndIsBack(t *testing.T) {
 			t.Errorf("once it is back: %v, %v", y, err)
 		}
 	}
-	models, err := shm.Models(soon(t), s.path)
+	models, err := client.Models(soon(t))
 	if err != nil || len(models) != 2 || models[1].State != "ready" {
 		t.Errorf("%+v, %v", models, err)
 	}

@@ -38,20 +38,21 @@ func eachEngine(t *testing.T, test func(t *testing.T, s *server)) {
 
 func TestAPromptIsAnswered(t *testing.T) {
 	eachEngine(t, func(t *testing.T, s *server) {
-		for _, spin := range []time.Duration{0, shm.DefaultSpin, shm.SpinForever} {
-			client := dial(t, s, shm.WithSpin(spin))
-			reply, err := client.Prompt(soon(t), "to be say:ü say:€ say:𝄞", shm.SamplingSteps(8))
+		for _, spin := range []time.Duration{shm.NoSpin, shm.DefaultSpin, shm.SpinForever} {
+			client := dial(t, s, shm.Options{Spin: spin})
+			reply, err := client.Prompt(soon(t), "to be say:ü say:€ say:𝄞", shm.PromptOptions{SamplingSteps: 8})
 			if err != nil || reply.Text != "to be ü€𝄞" || reply.Truncated {
 				t.Errorf("%+v, %v", reply, err)
 			}
-			params := []shm.PromptOption{shm.SamplingSteps(7), shm.Temperature(0.5), shm.TopK(3), shm.Seed(9)}
-			if reply, err = client.Prompt(soon(t), "params", params...); reply.Text != "7 0.5 3 9" {
+			temperature, k, seed := 0.5, 3, uint64(9)
+			params := shm.PromptOptions{SamplingSteps: 7, Temperature: &temperature, TopK: &k, Seed: &seed}
+			if reply, err = client.Prompt(soon(t), "params", params); reply.Text != "7 0.5 3 9" {
 				t.Errorf("%+v, %v", reply, err)
 			}
 			if reply, err = client.Prompt(soon(t), "params"); reply.Text != "128 None None None" {
 				t.Errorf("%+v, %v", reply, err)
 			}
-			if info, err := client.PromptInfo(soon(t)); err != nil || info.Model != "stub" {
+			if info, err := client.PromptInfo(soon(t), ""); err != nil || info.Model != "stub" {
 				t.Errorf("%+v, %v", info, err)
 			}
 		}
@@ -67,7 +68,9 @@ func TestTextComesAsItIsGenerated(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pieces = append(pieces, piece)
+			if piece.Reply == nil {
+				pieces = append(pieces, piece.Text)
+			}
 			if err := os.WriteFile(gates+strconv.Itoa(len(pieces)), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +83,7 @@ func TestTextComesAsItIsGenerated(t *testing.T) {
 
 func TestEveryByteOfALongStreamComesOnce(t *testing.T) {
 	eachEngine(t, func(t *testing.T, s *server) {
-		client := dial(t, s, shm.WithPromptSlots(32, 0, 1<<20))
+		client := dial(t, s, prompts(32, 0, 1<<20))
 		var all sync.WaitGroup
 		for i := range 24 {
 			all.Add(1)
@@ -88,11 +91,11 @@ func TestEveryByteOfALongStreamComesOnce(t *testing.T) {
 				defer all.Done()
 				word := strings.Repeat("€", 1+i%3) + strconv.Itoa(i)
 				var text strings.Builder
-				for piece, err := range client.Stream(soon(t), "repeat:"+word, shm.SamplingSteps(2000)) {
+				for piece, err := range client.Stream(soon(t), "repeat:"+word, shm.PromptOptions{SamplingSteps: 2000}) {
 					if err != nil {
 						t.Error(err)
 					}
-					text.WriteString(piece)
+					text.WriteString(piece.Text)
 					if i%4 == 0 {
 						time.Sleep(10 * time.Microsecond) // a slow reader
 					}
@@ -108,10 +111,10 @@ func TestEveryByteOfALongStreamComesOnce(t *testing.T) {
 
 func TestLeavingTheLoopCancels(t *testing.T) {
 	eachEngine(t, func(t *testing.T, s *server) {
-		client := dial(t, s, shm.WithPromptSlots(2, 0, 1<<20))
+		client := dial(t, s, prompts(2, 0, 1<<20))
 		for stopAt := range 20 {
 			pieces := 0
-			for _, err := range client.Stream(soon(t), "repeat", shm.SamplingSteps(1<<30)) {
+			for _, err := range client.Stream(soon(t), "repeat", shm.PromptOptions{SamplingSteps: 1 << 30}) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -128,7 +131,7 @@ func TestLeavingTheLoopCancels(t *testing.T) {
 
 func TestAPromptEndsWithItsContext(t *testing.T) {
 	eachEngine(t, func(t *testing.T, s *server) {
-		client := dial(t, s, shm.WithPromptSlots(2, 0, 0))
+		client := dial(t, s, prompts(2, 0, 0))
 		for range 8 { // more than there are slots: they come back
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 			reply, err := client.Prompt(ctx, "begun "+strings.Repeat("sleep:0.01 ", 1000))
@@ -171,14 +174,14 @@ func TestEachErrorOfAPromptIsTypedAndItsOwn(t *testing.T) {
 		if _, err := client.Prompt(soon(t), "bug"); !errors.Is(err, shm.ErrModel) || !strings.Contains(err.Error(), "ZeroDivisionError") {
 			t.Error(err)
 		}
+		minus, cold := -1, -1.0
 		for name, call := range map[string]func() error{
 			"empty":    func() error { _, err := client.Prompt(soon(t), ""); return err },
 			"no UTF-8": func() error { _, err := client.Prompt(soon(t), "a\xff"); return err },
 			"too long": func() error { _, err := client.Prompt(soon(t), strings.Repeat("x", 1<<20)); return err },
-			"steps":    func() error { _, err := client.Prompt(soon(t), "x", shm.SamplingSteps(0)); return err },
-			"minus":    func() error { _, err := client.Prompt(soon(t), "x", shm.SamplingSteps(-1)); return err },
-			"top-k":    func() error { _, err := client.Prompt(soon(t), "x", shm.TopK(-1)); return err },
-			"cold":     func() error { _, err := client.Prompt(soon(t), "x", shm.Temperature(-1)); return err },
+			"minus":    func() error { _, err := client.Prompt(soon(t), "x", shm.PromptOptions{SamplingSteps: -1}); return err },
+			"top-k":    func() error { _, err := client.Prompt(soon(t), "x", shm.PromptOptions{TopK: &minus}); return err },
+			"cold":     func() error { _, err := client.Prompt(soon(t), "x", shm.PromptOptions{Temperature: &cold}); return err },
 		} {
 			if err := call(); !errors.Is(err, shm.ErrInvalidPrompt) {
 				t.Errorf("%s: %v", name, err)
@@ -191,15 +194,18 @@ func TestEachErrorOfAPromptIsTypedAndItsOwn(t *testing.T) {
 }
 
 func TestAReplyThatIsFullSaysSo(t *testing.T) {
-	client := dial(t, startPrompts(t, "", "computing"), shm.WithPromptSlots(1, 64, 4096))
-	reply, err := client.Prompt(soon(t), "repeat:€", shm.SamplingSteps(10_000))
+	client := dial(t, startPrompts(t, "", "computing"), prompts(1, 64, 4096))
+	reply, err := client.Prompt(soon(t), "repeat:€", shm.PromptOptions{SamplingSteps: 10_000})
 	if err != nil || !reply.Truncated || reply.Text != strings.Repeat("€", 4096/3) {
 		t.Errorf("truncated %t, %d bytes, %v", reply.Truncated, len(reply.Text), err)
 	}
 	var streamed shm.Reply
-	for _, err := range client.Stream(soon(t), "repeat:€", shm.SamplingSteps(10_000), shm.WithReply(&streamed)) {
+	for piece, err := range client.Stream(soon(t), "repeat:€", shm.PromptOptions{SamplingSteps: 10_000}) {
 		if err != nil {
 			t.Error(err)
+		}
+		if piece.Reply != nil {
+			streamed = *piece.Reply
 		}
 	}
 	if !streamed.Truncated || streamed.Text != reply.Text || streamed.ModelTime <= 0 {
@@ -223,7 +229,7 @@ func TestAServerThatDiesInMidStreamFailsThatCallAndTheClientReconnects(t *testin
 	var text string
 	var failure error
 	for piece, err := range client.Stream(soon(t), "one two hang") {
-		if text += piece; text == "one two " {
+		if text += piece.Text; text == "one two " {
 			go first.signal(syscall.SIGKILL)
 		}
 		failure = err
@@ -275,7 +281,7 @@ func TestAServerWithoutPromptsSaysSo(t *testing.T) {
 func TestClosingAClientEndsItsPrompts(t *testing.T) {
 	client := dial(t, startPrompts(t, "", "waiting"))
 	for piece, err := range client.Stream(soon(t), "begun hang") {
-		if piece != "" {
+		if piece.Text != "" {
 			client.Close()
 		} else if !errors.Is(err, shm.ErrClosed) {
 			t.Error(err)

@@ -77,10 +77,10 @@ func (c *callers) end() {
 }
 
 func TestNoCallFailsWhileAModelIsLoadedAgainOrAnotherServerTakesOver(t *testing.T) {
-	for name, spin := range map[string]time.Duration{"that sleep": 0, "that spin": time.Hour} {
+	for name, spin := range map[string]time.Duration{"that sleep": shm.NoSpin, "that spin": time.Hour} {
 		t.Run("callers "+name, func(t *testing.T) {
 			s, _ := serveModels(t, "stub_models:iris")
-			c := call(t, 16, dial(t, s, shm.WithSpin(spin)))
+			c := call(t, 16, dial(t, s, shm.Options{Spin: spin}))
 			for range 3 {
 				c.more(t)
 				s.reload(t)

@@ -119,9 +119,19 @@ func (s *server) signal(number syscall.Signal) {
 	<-s.ended
 }
 
-func dial(t *testing.T, s *server, opts ...shm.Option) *shm.Client {
+// slots asks for n slots of the default model.
+func slots(n int) shm.Options {
+	return shm.Options{Models: map[string]shm.ModelOptions{"": {Slots: n}}}
+}
+
+// prompts asks for n prompts at a time, of so many bytes.
+func prompts(n, prompt, reply int) shm.Options {
+	return shm.Options{StreamModels: map[string]shm.StreamModelOptions{"": {Slots: n, PromptBytes: prompt, ReplyBytes: reply}}}
+}
+
+func dial(t *testing.T, s *server, opts ...shm.Options) *shm.Client {
 	t.Helper()
-	client, err := shm.Dial(soon(t), s.path, opts...)
+	client, err := shm.NewClient(s.path, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,11 +17,11 @@ import (
 func TestHundredsOfGoroutinesShareAFewSlotsWithEveryByteChecked(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	for _, slots := range []uint32{4, 8, 64} {
-		for _, spin := range []time.Duration{0, 100 * time.Microsecond} {
-			t.Run(fmt.Sprintf("%d slots, spin %v", slots, spin), func(t *testing.T) {
+	for _, n := range []uint32{4, 8, 64} {
+		for _, spin := range []time.Duration{shm.NoSpin, 100 * time.Microsecond} {
+			t.Run(fmt.Sprintf("%d slots, spin %v", n, spin), func(t *testing.T) {
 				s := start(t, "", "brightness")
-				client := dial(t, s, shm.WithSlots(int(slots)), shm.WithSpin(spin))
+				client := dial(t, s, shm.Options{Spin: spin, Models: slots(int(n)).Models})
 				echoAll(t, client, seed, 200, echoes)
 			})
 		}

@@ -12,7 +12,7 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	client, err := shm.Dial(ctx, shm.DefaultSocket())
+	client, err := shm.NewClient(shm.DefaultSocket())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func Dial(ctx context.Context, address string) (Client, error) {
 	scheme, rest, _ := strings.Cut(address, ":")
 	switch scheme {
 	case "shm":
-		client, err := shm.Dial(ctx, rest)
+		client, err := dialSHM(ctx, rest)
 		return orNil(SHM(client), err)
 	case "uds":
 		client, err := uds.Dial(ctx, rest)
@@ -55,6 +55,19 @@ func Dial(ctx context.Context, address string) (Client, error) {
 	return nil, fmt.Errorf(`no transport in address %q: "shm:PATH", "uds:PATH" or "http://HOST:PORT"`, address)
 }
 
+// dialSHM connects at once, as the other transports do.
+func dialSHM(ctx context.Context, path string) (*shm.Client, error) {
+	client, err := shm.NewClient(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := client.Model(ctx, ""); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return client, nil
+}
+
 // orNil keeps a failed dial from returning a Client that is not nil.
 func orNil(client Client, err error) (Client, error) {
 	if err != nil {
@@ -63,7 +76,7 @@ func orNil(client Client, err error) (Client, error) {
 	return client, nil
 }
 
-// SHM is a Client of a shared-memory client, for one that was dialled with options.
+// SHM is a Client of a shared-memory client, for one that was made with options.
 func SHM(client *shm.Client) Client { return overSHM{client} }
 
 // UDS is a Client of a client of the Unix-socket protocol.

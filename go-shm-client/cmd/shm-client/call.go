@@ -35,17 +35,17 @@ func call(ctx context.Context, args []string, t *terminal) error {
 		}
 		given[name] = text
 	}
-	client, err := f.dial(ctx)
-	if err != nil {
+	var model *shm.Model
+	client, err := f.use(ctx, func(ctx context.Context, client *shm.Client) (err error) {
+		model, err = client.Model(ctx, operands[0])
 		return err
+	}, operands[0])
+	if err != nil {
+		return fmt.Errorf("call: %w", err)
 	}
 	defer client.Close()
 	ctx, cancel := f.bound(ctx)
 	defer cancel()
-	model, err := client.Model(ctx, operands[0])
-	if err != nil {
-		return fmt.Errorf("call: %w", err)
-	}
 	slot, err := model.Reserve(ctx)
 	if err != nil {
 		return fmt.Errorf("call: %w", err)

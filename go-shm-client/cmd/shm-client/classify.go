@@ -33,7 +33,7 @@ func classify(ctx context.Context, args []string, t *terminal) error {
 	case *top < 1:
 		return f.misused("-top %d: not 1 or more", *top)
 	}
-	client, err := f.dial(ctx)
+	client, info, err := f.useDefault(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func classify(ctx context.Context, args []string, t *terminal) error {
 		width = max(width, len(printable(file)))
 	}
 	for _, file := range files {
-		result, took, failure := f.classifyFile(ctx, client, file)
+		result, took, failure := f.classifyFile(ctx, client, info.Classes, file)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -53,9 +53,9 @@ func classify(ctx context.Context, args []string, t *terminal) error {
 			t.failed(file, fmt.Errorf("classify %s: %w", printable(file), failure))
 			err = errSaid // the others are classified all the same
 		case t.json:
-			t.object(classified(file, result, client.Info().Classes, took))
+			t.object(classified(file, result, info.Classes, took))
 		default:
-			labels := best(result.Scores, client.Info().Classes, *top)
+			labels := best(result.Scores, info.Classes, *top)
 			fmt.Fprintf(t.stdout, "%-*s  %s  %5d us\n", width, printable(file), labels, took.Microseconds())
 		}
 	}
@@ -63,7 +63,7 @@ func classify(ctx context.Context, args []string, t *terminal) error {
 }
 
 // classifyFile times the call alone, without reading the file.
-func (f *flags) classifyFile(ctx context.Context, client *shm.Client, file string) (result shm.Result, took time.Duration, err error) {
+func (f *flags) classifyFile(ctx context.Context, client *shm.Client, classes []string, file string) (result shm.Result, took time.Duration, err error) {
 	reading, cancel := f.bound(ctx)
 	if file == "-" {
 		reading, cancel = context.WithCancel(ctx)
@@ -85,7 +85,7 @@ func (f *flags) classifyFile(ctx context.Context, client *shm.Client, file strin
 	began := time.Now()
 	result, err = client.Classify(calling, pixels, shm.WithScores(nil))
 	took = time.Since(began)
-	if err == nil && len(result.Scores) != len(client.Info().Classes) {
+	if err == nil && (len(result.Scores) != len(classes) || classes[result.Class] != result.Label) {
 		err = errors.New("the server was replaced by one with other classes meanwhile: try again")
 	}
 	return result, took, err

@@ -61,7 +61,10 @@ func echo(ctx context.Context, args []string, t *terminal) error {
 	case *c < 1 || *c > min(*n, mostGoroutines):
 		return f.misused("-c %d: not 1 to %d, and at most -n", *c, mostGoroutines)
 	}
-	client, err := f.dial(ctx, shm.WithSpin(time.Duration(spin)))
+	if f.options.Spin = time.Duration(spin); spin == 0 {
+		f.options.Spin = shm.NoSpin
+	}
+	client, _, err := f.useDefault(ctx)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type flags struct {
 	socket   string
 	timeout  time.Duration
 	wait     bool
-	options  []shm.Option
+	options  shm.Options
 }
 
 func newFlags(t *terminal, name, operands, summary string) *flags {
@@ -46,10 +46,10 @@ func (f *flags) connects(timeout time.Duration, each string) *flags {
 		if err != nil {
 			return errors.New("not a user's id")
 		}
-		f.options = append(f.options, shm.WithServerUser(int(id)))
+		f.options.ServerUsers = append(f.options.ServerUsers, int(id))
 		return nil
 	})
-	f.BoolVar(&f.wait, "wait", false, "wait for a server that is not up yet, for -timeout")
+	f.BoolVar(&f.wait, "wait", false, "wait for a server that is not up yet, or whose model is starting, for -timeout")
 	return f
 }
 
@@ -118,19 +118,34 @@ func hint(err error) string {
 	return ""
 }
 
-func (f *flags) dial(ctx context.Context, opts ...shm.Option) (*shm.Client, error) {
+// use makes a client and has open connect it, waited for where -wait says so. models are those that are to be ready; none: all.
+func (f *flags) use(ctx context.Context, open func(context.Context, *shm.Client) error, models ...string) (*shm.Client, error) {
 	ctx, cancel := f.bound(ctx)
 	defer cancel()
-	client, err := shm.Dial(ctx, f.socket, append(opts, f.connecting()...)...)
-	return client, f.explain(err)
+	client, err := shm.NewClient(f.socket, f.options)
+	if err != nil {
+		return nil, err
+	}
+	if f.wait {
+		err = client.WaitReady(ctx, models...)
+	}
+	if err == nil {
+		err = open(ctx, client)
+	}
+	if err != nil {
+		client.Close()
+		return nil, f.explain(err)
+	}
+	return client, nil
 }
 
-// connecting are the options that the flags stand for.
-func (f *flags) connecting() []shm.Option {
-	if f.wait {
-		return append(f.options, shm.WaitForServer())
-	}
-	return f.options
+// useDefault is use of the default call model.
+func (f *flags) useDefault(ctx context.Context) (client *shm.Client, info shm.Info, err error) {
+	client, err = f.use(ctx, func(ctx context.Context, client *shm.Client) (err error) {
+		info, err = client.Info(ctx)
+		return err
+	})
+	return client, info, err
 }
 
 // explain names the flag that helps.

@@ -25,12 +25,15 @@ func models(ctx context.Context, args []string, t *terminal) error {
 	case len(operands) > 0:
 		return f.misused("unexpected argument %q", operands[0])
 	}
-	ctx, cancel := f.bound(ctx)
-	defer cancel()
-	found, err := shm.Models(ctx, f.socket, f.connecting()...)
+	var found []shm.ModelInfo
+	client, err := f.use(ctx, func(ctx context.Context, client *shm.Client) (err error) {
+		found, err = client.Models(ctx)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("models: %w", f.explain(err))
+		return fmt.Errorf("models: %w", err)
 	}
+	defer client.Close()
 	if t.json {
 		for _, m := range found {
 			t.object(m)

@@ -27,7 +27,7 @@ func ping(ctx context.Context, args []string, t *terminal) error {
 	case *interval < 0:
 		return f.misused("-interval %v: not 0 or more", *interval)
 	}
-	client, err := f.dial(ctx)
+	client, info, err := f.useDefault(ctx)
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,9 @@ func ping(ctx context.Context, args []string, t *terminal) error {
 		case t.stdout.err != nil:
 			return t.stdout.err
 		case t.json:
-			t.object(pingObject{client.Info().Server, f.socket, number(float64(took) / 1e3)})
+			t.object(pingObject{info.Server, f.socket, number(float64(took) / 1e3)})
 		default:
-			fmt.Fprintf(t.stdout, "%s at %s: %.1f us\n", client.Info().Server, f.socket, float64(took)/1e3)
+			fmt.Fprintf(t.stdout, "%s at %s: %.1f us\n", info.Server, f.socket, float64(took)/1e3)
 		}
 	}
 	return nil
@@ -76,19 +76,18 @@ func info(ctx context.Context, args []string, t *terminal) error {
 	case len(operands) > 0:
 		return f.misused("unexpected argument %q", operands[0])
 	}
-	client, err := f.dial(ctx)
+	client, i, err := f.useDefault(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	asking, cancel := f.bound(ctx)
 	defer cancel()
-	prompts, refusal := client.PromptInfo(asking)
+	prompts, refusal := client.PromptInfo(asking, "")
 	var refused *shm.RefusedError
 	if refusal != nil && !errors.As(refusal, &refused) {
 		return fmt.Errorf("info: %w", refusal)
 	}
-	i := client.Info()
 	said := infoObject{Server: i.Server, Model: i.Model, Classes: i.Classes, Slots: i.Slots, Prompts: prompts.Model}
 	if refused != nil {
 		said.NoPrompts = refused.Message

@@ -20,13 +20,15 @@ type promptFlags struct {
 	seed        uint64
 	replyBytes  int
 	stats       bool
+	model       string
 }
 
 func newPromptFlags(t *terminal) *promptFlags {
 	f := &promptFlags{flags: newFlags(t, "prompt", " TEXT...",
 		`Has the model answer a prompt, and prints the answer as it is generated. "-" reads the prompt from standard input. Exit
 code 3 says that the reply was cut: it fills -reply-bytes. With -json, each piece is {"response": TEXT}, and the last line is
-{"done": true, ...}.`).connects(5*time.Minute, "the whole reply; standard input is waited for")}
+{"done": true, ...}. "models" lists those that prompts can be put to, protocol stream.`).connects(5*time.Minute, "the whole reply; standard input is waited for")}
+	f.StringVar(&f.model, "model", "", "`NAME` of the model that answers (default the server's first of protocol stream)")
 	f.UintVar(&f.steps, "steps", shm.DefaultSamplingSteps, "most tokens of the reply, `N`")
 	f.Float64Var(&f.temperature, "temperature", 0, "how daring the choice of a token is, `T`: 0 takes the likeliest each time (default what suits the model)")
 	f.UintVar(&f.topK, "top-k", 0, "choose among the `N` likeliest tokens, 0 among all (default what suits the model)")
@@ -36,26 +38,26 @@ code 3 says that the reply was cut: it fills -reply-bytes. With -json, each piec
 	return f
 }
 
-func (f *promptFlags) options() ([]shm.PromptOption, error) {
+func (f *promptFlags) prompting() (shm.PromptOptions, error) {
+	options := shm.PromptOptions{Model: f.model, SamplingSteps: int(f.steps)}
 	switch {
 	case f.steps < 1 || f.steps > math.MaxUint32:
-		return nil, f.misused("-steps %d: not 1 to %d", f.steps, uint32(math.MaxUint32))
+		return options, f.misused("-steps %d: not 1 to %d", f.steps, uint32(math.MaxUint32))
 	case !(f.temperature >= 0 && f.temperature <= math.MaxFloat32): // NaN is neither
-		return nil, f.misused("-temperature %v: not 0 or more", f.temperature)
+		return options, f.misused("-temperature %v: not 0 or more", f.temperature)
 	case f.topK > math.MaxUint32:
-		return nil, f.misused("-top-k %d: not 0 to %d", f.topK, uint32(math.MaxUint32))
+		return options, f.misused("-top-k %d: not 0 to %d", f.topK, uint32(math.MaxUint32))
 	case f.replyBytes < 1 || f.replyBytes > layout.MaxTextBytes:
-		return nil, f.misused("-reply-bytes %d: not 1 to %d", f.replyBytes, layout.MaxTextBytes)
+		return options, f.misused("-reply-bytes %d: not 1 to %d", f.replyBytes, layout.MaxTextBytes)
 	}
-	options := []shm.PromptOption{shm.SamplingSteps(int(f.steps))}
 	if f.given("temperature") {
-		options = append(options, shm.Temperature(f.temperature))
+		options.Temperature = &f.temperature
 	}
 	if f.given("top-k") {
-		options = append(options, shm.TopK(int(f.topK)))
+		options.TopK = new(int(f.topK))
 	}
 	if f.given("seed") {
-		options = append(options, shm.Seed(f.seed))
+		options.Seed = &f.seed
 	}
 	return options, nil
 }
@@ -78,18 +80,13 @@ func (f *promptFlags) text(ctx context.Context, words []string) (string, error) 
 	return text, nil
 }
 
-// slots asks for room for the one prompt, as large as it is; 0 would be the server's default.
-func (f *promptFlags) slots(text string) shm.Option {
-	return shm.WithPromptSlots(1, max(1, len(text)), f.replyBytes)
-}
-
 func prompt(ctx context.Context, args []string, t *terminal) error {
 	f := newPromptFlags(t)
 	words, err := f.parse(args)
 	if err != nil {
 		return err
 	}
-	options, err := f.options()
+	options, err := f.prompting()
 	if err != nil {
 		return err
 	}
@@ -100,42 +97,56 @@ func prompt(ctx context.Context, args []string, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	client, err := f.dial(ctx, f.slots(text))
-	if err != nil {
+	// Room for the one prompt, as large as it is; 0 would be the server's default.
+	room := shm.StreamModelOptions{Slots: 1, PromptBytes: max(1, len(text)), ReplyBytes: f.replyBytes}
+	f.flags.options.StreamModels = map[string]shm.StreamModelOptions{f.model: room}
+	var info shm.Info
+	client, err := f.use(ctx, func(ctx context.Context, client *shm.Client) (err error) {
+		info, err = client.PromptInfo(ctx, f.model)
 		return err
-	}
-	defer client.Close()
-	return f.answer(ctx, client, text, options)
-}
-
-// answer prints the reply, piece by piece.
-func (f *promptFlags) answer(ctx context.Context, client *shm.Client, text string, options []shm.PromptOption) error {
-	t := f.terminal
-	ctx, cancel := f.bound(ctx)
-	defer cancel()
-	info, err := client.PromptInfo(ctx)
+	}, f.waitedFor()...)
 	if err != nil {
 		return fmt.Errorf("prompt: %w", err)
 	}
+	defer client.Close()
+	return f.answer(ctx, client, info, text, options)
+}
+
+// waitedFor is the model that -wait waits for; none: all.
+func (f *promptFlags) waitedFor() []string {
+	if f.model == "" {
+		return nil
+	}
+	return []string{f.model}
+}
+
+// answer prints the reply, piece by piece.
+func (f *promptFlags) answer(ctx context.Context, client *shm.Client, info shm.Info, text string, options shm.PromptOptions) error {
+	t := f.terminal
+	ctx, cancel := f.bound(ctx)
+	defer cancel()
 	var reply shm.Reply
-	options = append(options, shm.WithReply(&reply))
 	began := time.Now()
 	var first time.Duration
 	pieces := 0
-	for piece, err := range client.Stream(ctx, text, options...) {
+	for piece, err := range client.Stream(ctx, text, options) {
 		if err != nil {
 			if pieces > 0 && !t.json {
 				fmt.Fprintln(t.stdout)
 			}
 			return fmt.Errorf("prompt: %w", err)
 		}
+		if piece.Reply != nil {
+			reply = *piece.Reply
+			break
+		}
 		if pieces++; pieces == 1 {
 			first = time.Since(began)
 		}
 		if t.json {
-			t.object(map[string]string{"response": piece})
+			t.object(map[string]string{"response": piece.Text})
 		} else {
-			io.WriteString(t.stdout, piece)
+			io.WriteString(t.stdout, piece.Text)
 		}
 		if t.stdout.err != nil {
 			return t.stdout.err

@@ -59,6 +59,8 @@ func explainConnect(ctx context.Context, path string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		err = fault.Context(ctx)
+	case errors.Is(err, context.DeadlineExceeded): // ctx is about to say so
+		err = fault.DeadlineExceeded
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		gone, hint = true, ": is `shm-server serve` running?"
 	case errors.Is(err, syscall.EAGAIN):

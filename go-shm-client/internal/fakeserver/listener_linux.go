@@ -17,15 +17,16 @@ import (
 
 // Listener accepts sessions on a real socket and serves each on a real mapping.
 type Listener struct {
-	Path       string
-	Slots      uint32 // of a session that asks for none
-	Behaviour  func() Behaviour
-	Models     func(name string) *Model                  // nil, or the call models besides Brightness, "" the default; nil: none of that name
-	Prompts    func(*Server, layout.Submission)          // nil, or what answers the prompts
-	ClockAhead int64                                     // of its clock, before the clients'
-	Refuse     func(model string) *doorbell.RefusedError // nil, or what to answer a hello with
-	Welcomed   func(*Session)                            // nil, or what to do when a welcome was sent
-	Asked      func(question string) []byte              // the whole message to answer a question with; nil: it is refused
+	Path         string
+	Slots        uint32 // of a session that asks for none
+	Behaviour    func() Behaviour
+	Models       func(name string) *Model                  // nil, or the call models besides Brightness, "" the default; nil: none of that name
+	Prompts      func(*Server, layout.Submission)          // nil, or what answers the prompts
+	StreamModels func(name string) *Model                  // nil, or the models that answer prompts; nil: none of that name
+	ClockAhead   int64                                     // of its clock, before the clients'
+	Refuse       func(model string) *doorbell.RefusedError // nil, or what to answer a hello with
+	Welcomed     func(*Session)                            // nil, or what to do when a welcome was sent
+	Asked        func(question string) []byte              // the whole message to answer a question with; nil: it is refused
 
 	listener *net.UnixListener
 	mu       sync.Mutex
@@ -165,6 +166,9 @@ func (l *Listener) shake(conn *net.UnixConn) *Session {
 
 func (l *Listener) model(protocol uint32, name string) *Model {
 	if protocol == layout.ProtocolStream {
+		if l.StreamModels != nil {
+			return l.StreamModels(name)
+		}
 		if l.Prompts == nil || name != "" {
 			return nil
 		}

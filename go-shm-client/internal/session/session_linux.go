@@ -26,11 +26,16 @@ type Session struct {
 	done  chan struct{}
 }
 
-// Dial opens a session with the server at path, if it is one to trust.
-func Dial(ctx context.Context, path string, trust peer.Trust, request doorbell.Request, spin time.Duration, counters *Counters) (*Session, error) {
+// Supported is nil where there can be sessions.
+func Supported() error {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 { // layout.md: all integers are little-endian
-		return nil, unsupported("a little-endian processor")
+		return unsupported("a little-endian processor")
 	}
+	return nil
+}
+
+// Dial opens a session with the server at path, if it is one to trust. The machine is one that is supported.
+func Dial(ctx context.Context, path string, trust peer.Trust, request doorbell.Request, spin time.Duration, counters *Counters) (*Session, error) {
 	bell, welcome, fd, err := doorbell.Dial(ctx, path, trust, request)
 	if err != nil {
 		return nil, err

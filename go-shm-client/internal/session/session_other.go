@@ -17,9 +17,12 @@ type Session struct {
 	Epoch    uint64
 }
 
-// Dial says that there are no sessions here.
+// Supported says that there are no sessions here.
+func Supported() error { return unsupported("Linux") }
+
+// Dial says so too.
 func Dial(context.Context, string, peer.Trust, doorbell.Request, time.Duration, *Counters) (*Session, error) {
-	return nil, unsupported("Linux")
+	return nil, Supported()
 }
 
 func (s *Session) Done() <-chan struct{} { return nil }

@@ -13,11 +13,14 @@ import (
 type shmTransport struct{ client *shm.Client }
 
 func dialSHM(ctx context.Context, address string, spin time.Duration) (Transport, error) {
-	client, err := shm.Dial(ctx, address, shm.WithSpin(spin))
+	if spin == 0 {
+		spin = shm.NoSpin
+	}
+	client, err := shm.NewClient(address, shm.Options{Spin: spin})
 	if err != nil {
 		return nil, err
 	}
-	return shmTransport{client}, nil
+	return shmTransport{client}, client.WaitReady(ctx)
 }
 
 // Echo has the payload copied into a slot; the server reads it there, and nothing has to be sent back but its checksum.
@@ -37,7 +40,13 @@ func (t shmTransport) EchoPrompt(ctx context.Context, text string) (Echoed, erro
 }
 
 func (t shmTransport) Stream(ctx context.Context, prompt *payload.Prompt) iter.Seq2[string, error] {
-	return t.client.Stream(ctx, prompt.Text, shm.SamplingSteps(prompt.Steps), shm.Seed(prompt.Seed))
+	return func(yield func(string, error) bool) {
+		for piece, err := range t.client.Stream(ctx, prompt.Text, shm.PromptOptions{SamplingSteps: prompt.Steps, Seed: &prompt.Seed}) {
+			if piece.Reply != nil && err == nil || !yield(piece.Text, err) {
+				return
+			}
+		}
+	}
 }
 
 func (t shmTransport) Stats() map[string]uint64 {
