@@ -53,7 +53,7 @@ func (s Slot) Classify(ctx context.Context, opts ...CallOption) (Result, error) 
 	if conn.classifier != nil {
 		return Result{}, conn.classifier
 	}
-	if _, err := s.call(ctx, layout.OpRun); err != nil {
+	if err := s.call(ctx, layout.OpRun); err != nil {
 		return Result{}, err
 	}
 	defer s.end()
@@ -62,7 +62,7 @@ func (s Slot) Classify(ctx context.Context, opts ...CallOption) (Result, error) 
 	if err != nil {
 		return Result{}, err
 	}
-	option, result := collectCall(opts), Result{Timing: s.lease.timing}
+	option, result := collectCall(opts), Result{Timing: timing(&s.lease.done)}
 	err = conn.Touch(func() {
 		if option.wantScores {
 			result.Scores = append(slices.Grow(option.scores, len(scores)), scores...)

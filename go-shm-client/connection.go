@@ -51,15 +51,16 @@ func (l *link) connection(ctx context.Context, moved *connection) (*connection, 
 	}
 }
 
-// claim claims a slot. A session that has moved is no failure: it waits for the next one. Its errors are ErrNotRun.
-func (l *link) claim(ctx context.Context) (*connection, uint32, error) {
+// claim claims n neighbouring slots, and says which is the first. A session that has moved is no failure: it waits for the next one. Its
+// errors are ErrNotRun.
+func (l *link) claim(ctx context.Context, n int) (*connection, uint32, error) {
 	var moved *connection
 	for {
 		conn, err := l.connection(ctx, moved)
 		if err != nil {
 			return nil, 0, notRun(err)
 		}
-		slot, err := conn.Claim(ctx)
+		slot, err := conn.Claim(ctx, n)
 		if !errors.Is(err, fault.Moved) {
 			return conn, slot, notRun(err)
 		}
@@ -68,14 +69,14 @@ func (l *link) claim(ctx context.Context) (*connection, uint32, error) {
 }
 
 // tryClaim is claim that does not wait. A model that is being replaced has no free slot.
-func (l *link) tryClaim(context.Context) (*connection, uint32, error) {
+func (l *link) tryClaim(_ context.Context, n int) (*connection, uint32, error) {
 	conn := l.current.Load()
 	if conn == nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return nil, 0, busy(l.down)
 	}
-	slot, err := conn.TryClaim()
+	slot, err := conn.TryClaim(n)
 	return conn, slot, busy(err)
 }
 
@@ -86,12 +87,12 @@ func busy(err error) error {
 	return notRun(err)
 }
 
-// claim is how a call gets its slot: it waits for one, or does not.
-type claim func(*link, context.Context) (*connection, uint32, error)
+// claim is how a call gets its slots: it waits for them, or does not.
+type claim func(*link, context.Context, int) (*connection, uint32, error)
 
 // reserve leases a slot of the session. Its errors are ErrNotRun.
 func (l *link) reserve(ctx context.Context, claim claim) (Slot, error) {
-	conn, slot, err := claim(l, ctx)
+	conn, slot, err := claim(l, ctx, 1)
 	if err != nil {
 		return Slot{}, err
 	}

@@ -22,8 +22,8 @@
 //	iris, err := client.Model(ctx, "iris")
 //	y, err := shm.Call[float32](ctx, iris, []float32{5.1, 3.5, 1.4, 0.2})
 //
-// or, where there are several tensors or nothing is to be copied, in a Slot: Model.Reserve, View, Slot.Run. Client.Models says which
-// models there are.
+// or, where there are several tensors or nothing is to be copied, in a Slot: Model.Reserve, View, Slot.Run. Several rows at once are
+// a Batch, each tensor of which is one array: Model.ReserveBatch, ViewBatch, Batch.Run. Client.Models says which models there are.
 //
 // A Client may be made before its server is up. It connects to a model when that is first used, and reconnects by itself; while nobody
 // serves, calls fail at once with ErrServerGone, and WaitReady waits.

@@ -38,12 +38,11 @@ func (c *Client) echo(ctx context.Context, pixels []byte, claim claim) (EchoResu
 
 // Echo has the server read the inputs where they are; its checksum is over all of them, one after the other.
 func (s Slot) Echo(ctx context.Context) (EchoResult, error) {
-	done, err := s.call(ctx, layout.OpEcho)
-	if err != nil {
+	if err := s.call(ctx, layout.OpEcho); err != nil {
 		return EchoResult{}, err
 	}
 	defer s.end()
-	return EchoResult{done.Checksum, s.lease.timing}, nil
+	return EchoResult{s.lease.done.Checksum, timing(&s.lease.done)}, nil
 }
 
 // checksum is what the server has to find in the slot's inputs.

@@ -39,7 +39,8 @@ var (
 	ErrProtocol = fault.Protocol
 	// ErrNoSuchModel: the server has no model of that name, or none that answers prompts; the text lists those that it has.
 	ErrNoSuchModel = fault.NoSuchModel
-	// ErrTensor: a name, a type, a size or an extent that is not as the model's signature has it; the text says both.
+	// ErrTensor: a name, a type, a size or an extent that is not as the model's signature has it, or a batch that is larger than the
+	// session; the text says both.
 	ErrTensor = fault.Tensor
 	// ErrPixelCount: the pixels are not PixelBytes bytes.
 	ErrPixelCount = fault.PixelCount

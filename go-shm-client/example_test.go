@@ -96,6 +96,42 @@ func ExampleClient_Model() {
 	fmt.Println(vector, slot.Timing().ModelTime)
 }
 
+// Many rows at once, written where the model reads them as one array.
+func ExampleModel_ReserveBatch() {
+	ctx := context.Background()
+	client, err := shm.NewClient("", shm.Options{Models: map[string]shm.ModelOptions{"iris": {Slots: 128}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	iris, err := client.Model(ctx, "iris")
+	if err != nil {
+		log.Fatal(err)
+	}
+	batch, err := iris.ReserveBatch(ctx, 32)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer batch.Release()
+	x, err := shm.ViewBatch[float32](batch, "x")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range x.Len() {
+		copy(x.Row(i), []float32{5.1, 3.5, 1.4, 0.2})
+	}
+	if err := batch.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+	y, err := shm.ViewBatch[float32](batch, "y") // until Release, or the next Run
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range y.Len() {
+		fmt.Println(y.Row(i))
+	}
+}
+
 // A model of one tensor in and one out, both copied.
 func ExampleCall() {
 	ctx := context.Background()

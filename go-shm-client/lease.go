@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
@@ -21,7 +20,7 @@ type lease struct {
 
 	// Of whoever made the lease busy.
 	extent uint32
-	timing Timing
+	done   layout.Completion // of the last call that succeeded
 }
 
 const (
@@ -33,7 +32,7 @@ const (
 // open begins the next generation. The caller owns the slot.
 func (l *lease) open() Slot {
 	generation := l.state.Load()>>2 + 1
-	l.extent, l.timing = segment.Bound(l.conn.Geometry().Inputs), Timing{}
+	l.extent, l.done = segment.Bound(l.conn.Geometry().Inputs), layout.Completion{}
 	l.state.Store(generation<<2 | leaseIdle)
 	return Slot{l, generation}
 }
@@ -73,10 +72,27 @@ func (s Slot) begin() error {
 	return nil
 }
 
+// beginAll is begin for each of them, or for none.
+func beginAll(slots []Slot) error {
+	for i, s := range slots {
+		if err := s.begin(); err != nil {
+			endAll(slots[:i])
+			return err
+		}
+	}
+	return nil
+}
+
 func (s Slot) end() {
 	if !s.lease.state.CompareAndSwap(s.generation<<2|leaseBusy, s.generation<<2|leaseIdle) { // released meanwhile
 		s.lease.state.Store((s.generation + 1) << 2)
 		s.lease.conn.Release(s.lease.slot)
+	}
+}
+
+func endAll(slots []Slot) {
+	for _, s := range slots {
+		s.end()
 	}
 }
 
@@ -91,34 +107,73 @@ func (s Slot) lose() {
 
 // call has the server do op with the slot's inputs. Without an error the lease is busy afterwards, so that the outputs can be
 // read: end follows.
-func (s Slot) call(ctx context.Context, op uint16) (layout.Completion, error) {
-	if err := s.begin(); err != nil {
-		return layout.Completion{}, err
+func (s Slot) call(ctx context.Context, op uint16) error {
+	slots, submissions := [1]Slot{s}, [1]layout.Submission{}
+	return callAll(ctx, op, slots[:], submissions[:])
+}
+
+// callAll is call for neighbouring slots at once. submissions is room for as many. Where some fail, the error is the first one's.
+func callAll(ctx context.Context, op uint16, slots []Slot, submissions []layout.Submission) error {
+	if err := beginAll(slots); err != nil {
+		return err
 	}
-	l := s.lease
-	done, owned, err := l.conn.Do(ctx, l.slot, layout.Submission{Op: op, Extent: l.extent})
-	if !owned {
-		s.lose()
-		return layout.Completion{}, err
+	for i, s := range slots {
+		submissions[i] = layout.Submission{Op: op, Extent: s.lease.extent}
 	}
-	switch {
-	case err == nil:
+	first := slots[0].lease
+	unsent := first.conn.Do(ctx, first.slot, submissions)
+	if errors.Is(unsent, fault.Quarantined) {
+		for _, s := range slots {
+			s.lose()
+		}
+		return unsent
+	}
+	var failure error
+	mayHaveRun := false
+	for _, s := range slots {
+		err := s.lease.answer(ctx, op, unsent)
+		mayHaveRun = mayHaveRun || !errors.Is(err, ErrNotRun)
+		if failure == nil {
+			failure = err
+		}
+	}
+	if failure == nil {
+		return nil
+	}
+	endAll(slots)
+	if mayHaveRun && errors.Is(failure, ErrNotRun) {
+		return partly{failure}
+	}
+	return failure
+}
+
+// partly is the error of some rows of a batch, of which others may have run: it is not ErrNotRun, whatever else it is.
+type partly struct{ error }
+
+func (e partly) Is(target error) bool { return target != ErrNotRun && errors.Is(e.error, target) }
+func (e partly) As(target any) bool   { return errors.As(e.error, target) }
+
+// answer is how the call of a busy lease ended, which was not sent because of unsent, or was.
+func (l *lease) answer(ctx context.Context, op uint16, unsent error) error {
+	done, err := layout.Completion{}, unsent
+	if err == nil {
+		done, err = l.conn.Result(l.slot)
+	}
+	if err == nil {
 		err = statusError(done, l.conn.Session, l.slot)
-	case errors.Is(err, fault.Moved):
+	} else if errors.Is(err, fault.Moved) {
 		done, err = l.ferry(ctx, op)
 	}
-	if err != nil {
-		s.end()
-		return layout.Completion{}, err
+	if err == nil {
+		l.done = done
 	}
-	l.timing = Timing{int(done.Batch), time.Duration(done.QueueNS), time.Duration(done.ModelNS)}
-	return done, nil
+	return err
 }
 
 // ferry makes the call of a slot whose session has moved, and did not run it, in a slot of the next session: the inputs are
 // copied there, and the outputs back. The memory of the session that has moved is its slots' until they are released.
 func (l *lease) ferry(ctx context.Context, op uint16) (layout.Completion, error) {
-	conn, number, err := l.conn.link.claim(ctx)
+	conn, number, err := l.conn.link.claim(ctx, 1)
 	if err != nil {
 		return layout.Completion{}, err
 	}
@@ -141,12 +196,11 @@ func (l *lease) ferry(ctx context.Context, op uint16) (layout.Completion, error)
 	}); err != nil {
 		return layout.Completion{}, notRun(err)
 	}
-	done, err := next.call(ctx, op)
-	if err != nil {
+	if err := next.call(ctx, op); err != nil {
 		return layout.Completion{}, err
 	}
 	defer next.end()
-	return done, l.touchWith(there, func() {
+	return there.done, l.touchWith(there, func() {
 		for i := range l.conn.Geometry().Outputs {
 			copy(l.output(i), there.output(i))
 		}
@@ -163,10 +217,10 @@ func (l *lease) touchWith(other *lease, f func()) (err error) {
 
 // input is what counts of the row of input i.
 func (l *lease) input(i int) []byte {
-	return l.conn.Input(i, l.slot)[:segment.CountingBytes(l.conn.Geometry().Inputs[i], l.extent)]
+	return l.conn.Input(i, l.slot, 1)[:segment.CountingBytes(l.conn.Geometry().Inputs[i], l.extent)]
 }
 
 // output is what counts of the row of output i.
 func (l *lease) output(i int) []byte {
-	return l.conn.Output(i, l.slot)[:segment.CountingBytes(l.conn.Geometry().Outputs[i], l.extent)]
+	return l.conn.Output(i, l.slot, 1)[:segment.CountingBytes(l.conn.Geometry().Outputs[i], l.extent)]
 }

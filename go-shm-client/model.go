@@ -55,29 +55,36 @@ func (m *Model) WaitReady(ctx context.Context) error { return m.link.waitReady(c
 
 // Reserve leases a slot. It waits for a free one until ctx ends, and for the next session where the model is just being replaced.
 func (m *Model) Reserve(ctx context.Context) (Slot, error) {
-	return m.mine(m.link.reserve(ctx, (*link).claim))
+	return m.reserve(ctx, (*link).claim)
 }
 
 // TryReserve is Reserve that returns ErrRingFull when every slot is taken, or the model is just being replaced.
 func (m *Model) TryReserve() (Slot, error) {
-	return m.mine(m.link.reserve(context.Background(), (*link).tryClaim))
+	return m.reserve(context.Background(), (*link).tryClaim)
 }
 
-// mine gives a slot back that is of a model with another signature: one of that name which has replaced ours.
-func (m *Model) mine(slot Slot, err error) (Slot, error) {
+func (m *Model) reserve(ctx context.Context, claim claim) (Slot, error) {
+	conn, slot, err := m.claim(ctx, claim, 1)
 	if err != nil {
 		return Slot{}, err
 	}
-	conn := slot.lease.conn
-	if m.known.Load() == conn {
-		return slot, nil
+	return conn.leases[slot].open(), nil
+}
+
+// claim claims n slots, unless the model has been replaced by one of that name with another signature.
+func (m *Model) claim(ctx context.Context, claim claim, n int) (*connection, uint32, error) {
+	conn, first, err := claim(m.link, ctx, n)
+	if err != nil || m.known.Load() == conn {
+		return conn, first, err
 	}
 	if now := &conn.Metadata.Model; !sameTensors(m.signature, now) {
-		slot.Release()
-		return Slot{}, &SignatureError{Expected: m.signature.String(), Signature: *now}
+		for slot := range uint32(n) {
+			conn.Release(first + slot)
+		}
+		return nil, 0, &SignatureError{Expected: m.signature.String(), Signature: *now}
 	}
 	m.known.Store(conn)
-	return slot, nil
+	return conn, first, nil
 }
 
 func sameTensors(a, b *Signature) bool {

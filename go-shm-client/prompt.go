@@ -128,11 +128,7 @@ func (l *link) converse(ctx context.Context, prompt string, s layout.Submission,
 		conn.Release(slot)
 		return false, err
 	}
-	defer func() { // also when each panics
-		if stream.Close() {
-			conn.Release(slot)
-		}
-	}()
+	defer stream.Close() // also when each panics
 	for {
 		text, final, err := stream.Next(ctx)
 		if err != nil {
@@ -157,14 +153,12 @@ func (l *link) converse(ctx context.Context, prompt string, s layout.Submission,
 
 // fillPrompt claims a slot and writes prompt to it. Its errors are ErrNotRun.
 func (l *link) fillPrompt(ctx context.Context, prompt string, claim claim) (*session.Session, uint32, error) {
-	conn, slot, err := claim(l, ctx)
+	conn, slot, err := claim(l, ctx, 1)
 	if err != nil {
 		return nil, 0, err
 	}
-	if most := segment.Bound(conn.Geometry().Inputs); uint64(len(prompt)) > uint64(most) {
-		err = fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), most)
-	} else {
-		err = conn.Touch(func() { copy(conn.Input(0, slot), prompt) })
+	if _, err = promptExtent(conn, prompt); err == nil {
+		err = conn.Touch(func() { copy(conn.Input(0, slot, 1), prompt) })
 	}
 	if err != nil {
 		conn.Release(slot)
@@ -173,44 +167,43 @@ func (l *link) fillPrompt(ctx context.Context, prompt string, claim claim) (*ses
 	return conn.Session, slot, nil
 }
 
-// EchoPrompt sends text, as long as a prompt and a reply can be, to the model that answers prompts and back, all the way but the model.
+// promptExtent is the extent of a prompt, if a slot has room for it.
+func promptExtent(conn *connection, prompt string) (uint32, error) {
+	most := min(segment.Bound(conn.Geometry().Inputs), segment.Bound(conn.Geometry().Outputs))
+	if uint64(len(prompt)) > uint64(most) {
+		return 0, fmt.Errorf("%w: %d bytes, the slots of this client take %d", ErrInvalidPrompt, len(prompt), most)
+	}
+	return uint32(len(prompt)), nil
+}
+
+// EchoPrompt sends text, as long as a prompt can be, to the server's default model that answers prompts and back, all the way but the
+// model.
 func (c *Client) EchoPrompt(ctx context.Context, text string) (string, error) {
 	l, err := c.link(ctx, c.prompts)
 	if err != nil {
 		return "", err
 	}
-	for {
-		if echo, err := l.echoPrompt(ctx, text); !errors.Is(err, fault.Moved) {
-			return echo, err
-		}
-	}
-}
-
-func (l *link) echoPrompt(ctx context.Context, text string) (string, error) {
-	conn, slot, err := l.fillPrompt(ctx, text, (*link).claim)
+	slot, err := l.reserve(ctx, (*link).claim)
 	if err != nil {
 		return "", err
 	}
-	if most := segment.Bound(conn.Geometry().Outputs); uint64(len(text)) > uint64(most) {
-		conn.Release(slot)
-		return "", fmt.Errorf("%w: an echo of %d bytes, the replies of this client take %d", ErrInvalidPrompt, len(text), most)
-	}
-	done, owned, err := conn.Do(ctx, slot, layout.Submission{Op: layout.OpEcho, Extent: uint32(len(text))})
-	if !owned {
-		return "", err
-	}
-	defer conn.Release(slot)
-	if err == nil {
-		err = statusError(done, conn, slot)
+	defer slot.Release()
+	lease := slot.lease
+	if lease.extent, err = promptExtent(lease.conn, text); err == nil {
+		err = slot.write([]byte(text))
 	}
 	if err != nil {
 		return "", err
 	}
+	if err := slot.call(ctx, layout.OpEcho); err != nil {
+		return "", err
+	}
+	defer slot.end()
 	var echo string
-	if err := conn.Touch(func() { echo = string(conn.Output(0, slot)[:done.Extent]) }); err != nil {
+	if err := lease.conn.Touch(func() { echo = string(lease.output(0)) }); err != nil {
 		return "", err
 	}
-	if Checksum([]byte(echo)) != done.Checksum {
+	if int(lease.done.Extent) != len(text) || Checksum([]byte(echo)) != lease.done.Checksum {
 		return "", fmt.Errorf("%w: the echo differs from its checksum", ErrProtocol)
 	}
 	return echo, nil

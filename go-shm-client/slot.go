@@ -32,13 +32,17 @@ type Timing struct {
 	ModelTime time.Duration // from there until it had the result
 }
 
+func timing(done *layout.Completion) Timing {
+	return Timing{int(done.Batch), time.Duration(done.QueueNS), time.Duration(done.ModelNS)}
+}
+
 // Run runs the model on the slot's inputs. Without an error, its outputs are in the slot.
 func (s Slot) Run(ctx context.Context) error {
-	_, err := s.call(ctx, layout.OpRun)
-	if err == nil {
-		s.end()
+	if err := s.call(ctx, layout.OpRun); err != nil {
+		return err
 	}
-	return err
+	s.end()
+	return nil
 }
 
 // Timing is that of the slot's last call that succeeded. It is zero before one has, while one is in flight, and when the lease is over.
@@ -47,7 +51,7 @@ func (s Slot) Timing() Timing {
 		return Timing{}
 	}
 	defer s.end()
-	return s.lease.timing
+	return timing(&s.lease.done)
 }
 
 // SetExtent says how large the model's symbolic dimension is in the calls from now on, 1 to its bound: how many tokens there

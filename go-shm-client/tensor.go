@@ -52,19 +52,21 @@ func View[T Element](s Slot, name string) ([]T, error) {
 
 // view is View where the lease is busy.
 func view[T Element](l *lease, name string) ([]T, error) {
-	row, datatype, said := l.tensor(name)
-	if said == nil {
-		return nil, fmt.Errorf("%w: no tensor %q in %v", ErrTensor, name, l.conn.Metadata.Model)
+	t, err := find[T](l.conn, name)
+	if err != nil {
+		return nil, err
 	}
-	if kind := reflect.TypeFor[T]().Kind(); kind != kinds[datatype] {
-		return nil, fmt.Errorf("%w: a view of %v as []%v, expected []%v", ErrTensor, said, kind, kinds[datatype])
-	}
-	if datatype == layout.DatatypeBool {
-		if err := l.conn.Touch(func() { makeBools(row) }); err != nil {
+	return viewRows[T](l.conn, t, t.rows(l.conn, l.slot, 1)[:segment.CountingBytes(*t.lies, l.extent)])
+}
+
+// viewRows is rows of a tensor, or a part of them, as elements.
+func viewRows[T Element](conn *connection, t place, rows []byte) ([]T, error) {
+	if t.lies.Datatype == layout.DatatypeBool {
+		if err := conn.Touch(func() { makeBools(rows) }); err != nil {
 			return nil, err
 		}
 	}
-	return machine.View[T](row)
+	return machine.View[T](rows)
 }
 
 // makeBools makes bytes ones that a Go bool can have: any other than 0 is 1.
@@ -76,20 +78,41 @@ func makeBools(row []byte) {
 	}
 }
 
-// tensor is what counts of the row of the tensor of that name, or of none.
-func (l *lease) tensor(name string) (row []byte, datatype uint16, said *Tensor) {
-	model, g := &l.conn.Metadata.Model, l.conn.Geometry()
+// place is where a tensor lies: input or output number i.
+type place struct {
+	lies   *layout.Tensor
+	output bool
+	i      int
+}
+
+func (p place) rows(conn *connection, first, n uint32) []byte {
+	if p.output {
+		return conn.Output(p.i, first, n)
+	}
+	return conn.Input(p.i, first, n)
+}
+
+// find finds the tensor of that name, whose elements are of type T.
+func find[T Element](conn *connection, name string) (place, error) {
+	model, g := &conn.Metadata.Model, conn.Geometry()
 	for i := range model.Inputs {
 		if said := &model.Inputs[i]; said.Name == name {
-			return l.input(i), g.Inputs[i].Datatype, said
+			return place{&g.Inputs[i], false, i}, isOf[T](said, &g.Inputs[i])
 		}
 	}
 	for i := range model.Outputs {
 		if said := &model.Outputs[i]; said.Name == name {
-			return l.output(i), g.Outputs[i].Datatype, said
+			return place{&g.Outputs[i], true, i}, isOf[T](said, &g.Outputs[i])
 		}
 	}
-	return nil, 0, nil
+	return place{}, fmt.Errorf("%w: no tensor %q in %v", ErrTensor, name, *model)
+}
+
+func isOf[T Element](said *Tensor, lies *layout.Tensor) error {
+	if kind := reflect.TypeFor[T]().Kind(); kind != kinds[lies.Datatype] {
+		return fmt.Errorf("%w: a view of %v as []%v, expected []%v", ErrTensor, said, kind, kinds[lies.Datatype])
+	}
+	return nil
 }
 
 // Call runs a model that has one input and one output, and copies both. The model's symbolic dimension, where it has one, is
@@ -119,7 +142,7 @@ func Call[Out, In Element](ctx context.Context, m *Model, input []In) ([]Out, er
 	if err != nil {
 		return nil, notRun(err)
 	}
-	if _, err := slot.call(ctx, layout.OpRun); err != nil {
+	if err := slot.call(ctx, layout.OpRun); err != nil {
 		return nil, err
 	}
 	defer slot.end()

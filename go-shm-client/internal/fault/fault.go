@@ -21,6 +21,9 @@ var (
 	NoSuchModel = errors.New("shm-server has no such model")
 	Moved       = errors.New("the model has moved to another process")
 
+	// Quarantined: the context ended while the server had the slots, which are used again when it is done with them.
+	Quarantined = errors.New("the slots are still with the server")
+
 	// These say of every call that it was not run.
 	RingFull      = notRun("every slot is taken")
 	PixelCount    = notRun(fmt.Sprintf("an image is %d bytes, planar RGB", PixelBytes))

@@ -19,11 +19,21 @@ func (p *Producer) Tail() uint64 { return p.tail }
 
 // Publish hands an encoded entry to the consumer; its turn is filled in. There is always room, see layout.md "Rings".
 func (p *Producer) Publish(encoded *[layout.EntryBytes]byte) {
-	entry := p.entry(p.tail)
+	p.Place(0, encoded)
+	p.Advance(1)
+}
+
+// Place publishes the entry that comes `ahead` places behind the next one. The consumer, who looks at the next one only, sees it when
+// that is there: of several entries that are placed the last one first, it sees all or none. Advance follows.
+func (p *Producer) Place(ahead int, encoded *[layout.EntryBytes]byte) {
+	position := p.tail + uint64(ahead)
+	entry := p.entry(position)
 	copy(entry.Fields[:], encoded[8:])
 	// Release: pairs with the consumer's acquire load of the turn (Consumer.Take here, ring_peek in the server's
 	// core). Who sees the turn sees the fields above, and the slot's bytes written before this call. Go's atomics
 	// are sequentially consistent, so this is also the full fence W2 before the load of the parked flag.
-	entry.Turn.Store(p.turn(p.tail))
-	p.tail++
+	entry.Turn.Store(p.turn(position))
 }
+
+// Advance goes on behind n entries that were placed.
+func (p *Producer) Advance(n int) { p.tail += uint64(n) }

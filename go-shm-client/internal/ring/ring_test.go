@@ -127,6 +127,27 @@ func TestTurnsTellTheLapsOfARingApart(t *testing.T) {
 	mustBeEmpty(t, c)
 }
 
+// With three entries placed the last one first, the consumer sees nothing before the first, and then all of them.
+func TestEntriesThatArePlacedAheadAreSeenTogether(t *testing.T) {
+	p, c, _ := pair(t, 4, 6) // over the end of a lap
+	for lap := range 3 {
+		for ahead := 2; ahead >= 0; ahead-- {
+			if !c.Empty() {
+				t.Fatalf("lap %d: something is there with %d to place", lap, ahead+1)
+			}
+			encoded := entryFor(p.Tail() + uint64(ahead))
+			p.Place(ahead, &encoded)
+		}
+		p.Advance(3)
+		for range 3 {
+			mustTake(t, c)
+		}
+		if !c.Empty() {
+			t.Fatalf("lap %d: there is more", lap)
+		}
+	}
+}
+
 func TestARingOfOneEntryWorks(t *testing.T) {
 	p, c, _ := pair(t, 1, 0)
 	for range 5 {

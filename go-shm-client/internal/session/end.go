@@ -47,25 +47,8 @@ func (l *Lane) End(failure error) {
 			l.finish(uint32(slot))
 		}
 	}
-	l.collect()
-}
-
-// collect takes the free slots for good, and with the last of them unmaps the memory. Everybody who touches the memory holds
-// a slot meanwhile (or is the goroutine that runs End, which is through with it), so whoever has all of
-// them knows that nobody does: a lease that is being filled keeps the memory mapped.
-//
-// None is overlooked. A slot that is put into free before ended is stored, or by End itself, is found by End's own call;
-// any other one by its Release, which sees ended. A Claim that takes one out meanwhile sees ended too, and releases it.
-func (l *Lane) collect() {
-	for {
-		select {
-		case <-l.free:
-			if l.returned.Add(1) == int64(len(l.calls)) {
-				l.hooks.Unmap()
-				return
-			}
-		default:
-			return
-		}
+	// From here on whoever puts a slot back puts it back for good, a Claim that finds one too, since it sees ended and releases it.
+	if l.free.end() {
+		l.hooks.Unmap()
 	}
 }

@@ -40,7 +40,7 @@ func (l *Lane) holderCaught(old bool, held *bool) {
 }
 
 // attemptCaught is for attempt: what was published is in flight, and End fails it; what was not is the caller's.
-func (l *Lane) attemptCaught(old bool, slot uint32, w *wait, err *error) {
+func (l *Lane) attemptCaught(old bool, first uint32, n int, w *wait, err *error) {
 	debug.SetPanicOnFault(old)
 	thrown := recover()
 	if thrown == nil {
@@ -53,9 +53,11 @@ func (l *Lane) attemptCaught(old bool, slot uint32, w *wait, err *error) {
 	if w.published {
 		return
 	}
-	// The entry was being written. Should a server have answered it all the same, or End have failed it, it is done, and
-	// without a token, since it was pending.
-	l.calls[slot].state.CompareAndSwap(pending, idle)
+	// The entries were being written. Should a server have answered them all the same, or End have failed them, they are done, and
+	// without a token, since they were pending.
+	for slot := range uint32(n) {
+		l.calls[first+slot].state.CompareAndSwap(pending, idle)
+	}
 	if w.reaper {
 		l.leaveRole()
 	}

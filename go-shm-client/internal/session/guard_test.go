@@ -89,7 +89,7 @@ func TestARoleOnMemoryThatIsGoneIsLeft(t *testing.T) {
 		},
 		"claim": func(l *Lane) {
 			for range 9 { // the slots come back
-				if _, err := l.TryClaim(); !errors.Is(err, fault.ServerGone) {
+				if _, err := l.TryClaim(1); !errors.Is(err, fault.ServerGone) {
 					t.Error(err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go-shm-client/internal/fakeserver"
+	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
 	"go-shm-client/internal/segment"
 )
@@ -157,10 +158,19 @@ type outcome struct {
 	err    error
 }
 
+// do is Do of one slot. owned: it is still ours.
+func (h *heapLane) do(ctx context.Context, slot uint32, s layout.Submission) (result layout.Completion, owned bool, err error) {
+	if err := h.Do(ctx, slot, []layout.Submission{s}); err != nil {
+		return layout.Completion{}, !errors.Is(err, fault.Quarantined), err
+	}
+	result, err = h.Result(slot)
+	return result, true, err
+}
+
 func (h *heapLane) call(ctx context.Context, slot uint32) <-chan outcome {
 	returned := make(chan outcome, 1)
 	go func() {
-		result, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
+		result, owned, err := h.do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 		returned <- outcome{result, owned, err}
 	}()
 	return returned
@@ -168,7 +178,7 @@ func (h *heapLane) call(ctx context.Context, slot uint32) <-chan outcome {
 
 func (h *heapLane) mustClaim(t testing.TB) uint32 {
 	t.Helper()
-	slot, err := h.TryClaim()
+	slot, err := h.TryClaim(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +188,7 @@ func (h *heapLane) mustClaim(t testing.TB) uint32 {
 // mustBeWhole checks that the lane is as it was made: every slot is free, once, and nobody counts as waiting.
 func (h *heapLane) mustBeWhole(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); len(h.free) < len(h.calls) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); h.free.free() < len(h.calls) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Microsecond) // quarantined slots come back by themselves
 	}
 	seen := make([]bool, len(h.calls))
@@ -189,7 +199,7 @@ func (h *heapLane) mustBeWhole(t testing.TB) {
 		}
 		seen[slot] = true
 	}
-	if slot, err := h.TryClaim(); err == nil {
+	if slot, err := h.TryClaim(1); err == nil {
 		t.Errorf("slot %d is free once too often", slot)
 	}
 	for slot := range h.calls {

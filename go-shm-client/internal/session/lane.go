@@ -1,9 +1,11 @@
 // Package session is one connection's life: claim a slot, publish it, wait for its completion, release it.
 //
-//	slot, err := lane.Claim(ctx)                       // a slot is a number; its bytes are lane.Input(i, slot)
-//	completion, owned, err := lane.Do(ctx, slot, layout.Submission{Op: layout.OpRun})
-//	if owned { lane.Release(slot) }                    // not owned: the context ended first, the slot is quarantined
+//	slot, err := lane.Claim(ctx, 1)                    // a slot is a number; its bytes are lane.Input(i, slot, 1)
+//	err = lane.Do(ctx, slot, []layout.Submission{{Op: layout.OpRun}})
+//	completion, err := lane.Result(slot)
+//	lane.Release(slot)                                 // but after fault.Quarantined: then the lane does
 //
+// n neighbouring slots are claimed, submitted and waited for in the same way, and a batch is seen by the server as one.
 // A prompt's text is read while it grows, see Stream.
 //
 // Lane works on bytes and knows no socket, so it is raced on heap memory. Session puts it on a mapping and connects
@@ -37,9 +39,7 @@ type Lane struct {
 	counters *Counters
 	spinner  spinner
 
-	// free holds the numbers of the slots that nobody owns. First in, first out: calls in a row lie in slots in a
-	// row, which the server can run as one array without gathering them.
-	free chan uint32
+	free *freeSlots
 
 	_           apart
 	submitting  sync.Mutex
@@ -59,13 +59,12 @@ type Lane struct {
 	bellsRead    atomic.Uint64 // times that callers read a bell
 	readerCalled chan struct{} // calls the background reader
 
-	_        apart
-	ending   atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
-	ended    atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
-	left     atomic.Bool   // we hung up, or are about to: see Intact
-	over     chan struct{} // closed with ended
-	failure  error         // why the lane ended
-	returned atomic.Int64  // slots taken for good after the end, see collect
+	_       apart
+	ending  atomic.Bool   // the role is wanted by End: whoever has it leaves soon, nobody else takes it
+	ended   atomic.Bool   // failure is set; whoever claims a slot from now on touches nothing
+	left    atomic.Bool   // we hung up, or are about to: see Intact
+	over    chan struct{} // closed with ended
+	failure error         // why the lane ended
 }
 
 // headerWords are the words of the header that change during a session.
@@ -98,14 +97,13 @@ func NewLane(memory []byte, geometry segment.Geometry, spin time.Duration, hooks
 		calls:        make([]call, geometry.Lane.SlotCount),
 		hooks:        hooks,
 		counters:     counters,
-		free:         make(chan uint32, geometry.Lane.SlotCount),
+		free:         newFreeSlots(int(geometry.Lane.SlotCount)),
 		over:         make(chan struct{}),
 		readerCalled: make(chan struct{}, 1),
 	}
 	l.spinner.start(spin)
 	for slot := range l.calls {
 		l.calls[slot].wake = make(chan struct{}, 1)
-		l.free <- uint32(slot)
 	}
 	var err error
 	if l.submissions, err = ring.NewProducer(areas.Submissions, 0); err != nil {

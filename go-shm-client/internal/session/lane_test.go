@@ -25,7 +25,7 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 	for name, spin := range map[string]time.Duration{"parked": 0, "spinning": time.Second, "forever": SpinForever} {
 		h := newHeapLane(t, 4, spin)
 		slot := h.mustClaim(t)
-		fill(h.Input(0, slot), 1)
+		fill(h.Input(0, slot, 1), 1)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		before := machine.Now()
 		returned := h.call(ctx, slot)
@@ -42,7 +42,7 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 		}
 		h.server.Echo(got)
 		o := <-returned
-		if o.err != nil || !o.owned || o.result.Checksum != fakeserver.Checksum(h.Input(0, slot)) {
+		if o.err != nil || !o.owned || o.result.Checksum != fakeserver.Checksum(h.Input(0, slot, 1)) {
 			t.Errorf("%s: %+v", name, o)
 		}
 		h.Release(slot)
@@ -54,10 +54,10 @@ func TestACallBringsItsCompletionBack(t *testing.T) {
 func TestASlotEndsWhereTheNextOneBegins(t *testing.T) {
 	h := newHeapLane(t, 4, 0)
 	for slot := range uint32(4) {
-		if b := h.Input(0, slot); len(b) != imageBytes || cap(b) != imageBytes {
+		if b := h.Input(0, slot, 1); len(b) != imageBytes || cap(b) != imageBytes {
 			t.Errorf("slot %d: len %d, cap %d", slot, len(b), cap(b))
 		}
-		if b := h.Output(0, slot); len(b) != 64 || cap(b) != 64 {
+		if b := h.Output(0, slot, 1); len(b) != 64 || cap(b) != 64 {
 			t.Errorf("output of slot %d: len %d, cap %d", slot, len(b), cap(b))
 		}
 		if b := h.Message(slot); len(b) != layout.MessageBytes || cap(b) != layout.MessageBytes {
@@ -81,23 +81,23 @@ func TestAFullRingIsWaitedForOrReported(t *testing.T) {
 	h := newHeapLane(t, 2, 0)
 	h.mustClaim(t)
 	second := h.mustClaim(t)
-	if _, err := h.TryClaim(); err != fault.RingFull {
+	if _, err := h.TryClaim(1); err != fault.RingFull {
 		t.Errorf("TryClaim: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	if _, err := h.Claim(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fault.DeadlineExceeded) {
+	if _, err := h.Claim(ctx, 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fault.DeadlineExceeded) {
 		t.Errorf("Claim until a deadline: %v", err)
 	}
 	claimed := make(chan uint32)
 	go func() {
-		slot, err := h.Claim(background(t))
+		slot, err := h.Claim(background(t), 1)
 		if err != nil {
 			t.Error(err)
 		}
 		claimed <- slot
 	}()
-	if _, err := h.TryClaim(); err != fault.RingFull {
+	if _, err := h.TryClaim(1); err != fault.RingFull {
 		t.Errorf("TryClaim beside a Claim that waits: %v", err)
 	}
 	h.Release(second)
@@ -120,7 +120,7 @@ func TestACancelledCallQuarantinesItsSlotUntilTheServerIsDone(t *testing.T) {
 			t.Errorf("%s: %+v", name, o)
 		}
 		other := h.mustClaim(t)
-		if _, err := h.TryClaim(); err != fault.RingFull {
+		if _, err := h.TryClaim(1); err != fault.RingFull {
 			t.Errorf("%s: the quarantined slot was claimed: %v", name, err)
 		}
 		h.server.Echo(got) // rings, since the abandoned call counts as a waiter
@@ -134,7 +134,7 @@ func TestADoneContextSubmitsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	slot := h.mustClaim(t)
-	_, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
+	_, owned, err := h.do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 	if !owned || !errors.Is(err, context.Canceled) {
 		t.Errorf("owned %v, %v", owned, err)
 	}
@@ -149,10 +149,10 @@ func TestADrainingServerGetsNoNewClaims(t *testing.T) {
 	returned := h.call(background(t), slot)
 	got := h.take(t)
 	h.server.Drain()
-	if _, err := h.TryClaim(); !errors.Is(err, fault.Draining) {
+	if _, err := h.TryClaim(1); !errors.Is(err, fault.Draining) {
 		t.Errorf("TryClaim: %v", err)
 	}
-	if _, err := h.Claim(context.Background()); !errors.Is(err, fault.Draining) {
+	if _, err := h.Claim(context.Background(), 1); !errors.Is(err, fault.Draining) {
 		t.Errorf("Claim: %v", err)
 	}
 	h.server.Echo(got)
@@ -173,7 +173,7 @@ func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
 		lease := h.mustClaim(t)
 		waiting := make(chan error)
 		go func() {
-			_, err := h.Claim(context.Background())
+			_, err := h.Claim(context.Background(), 1)
 			waiting <- err
 		}()
 		byslot := make(map[uint32]layout.Submission)
@@ -198,7 +198,7 @@ func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
 		if err := <-waiting; err != errEnded {
 			t.Errorf("%s: Claim: %v", name, err)
 		}
-		if _, err := h.TryClaim(); err != errEnded {
+		if _, err := h.TryClaim(1); err != errEnded {
 			t.Errorf("%s: TryClaim: %v", name, err)
 		}
 		for slot := range uint32(3) {
@@ -207,15 +207,15 @@ func TestTheEndDeliversWhatWasAnsweredAndFailsTheRest(t *testing.T) {
 		if h.unmapped.Load() != 0 {
 			t.Fatalf("%s: unmapped under a lease", name)
 		}
-		fill(h.Input(0, lease), 7)
-		if _, owned, err := h.Do(background(t), lease, layout.Submission{Op: layout.OpEcho}); !owned || !errors.Is(err, errEnded) || !errors.Is(err, fault.NotRun) {
+		fill(h.Input(0, lease, 1), 7)
+		if _, owned, err := h.do(background(t), lease, layout.Submission{Op: layout.OpEcho}); !owned || !errors.Is(err, errEnded) || !errors.Is(err, fault.NotRun) {
 			t.Errorf("%s: a call after the end: owned %v, %v", name, owned, err)
 		}
 		h.Release(lease)
 		if n := h.unmapped.Load(); n != 1 {
 			t.Errorf("%s: unmapped %d times", name, n)
 		}
-		if _, err := h.Claim(context.Background()); err != errEnded {
+		if _, err := h.Claim(context.Background(), 1); err != errEnded {
 			t.Errorf("%s: a claim after all: %v", name, err)
 		}
 	}
@@ -278,7 +278,7 @@ func TestAnExtentBeyondTheBoundEndsTheLane(t *testing.T) {
 		slot := h.mustClaim(t)
 		returned := make(chan error, 1)
 		go func() {
-			_, _, err := h.Do(background(t), slot, layout.Submission{Op: layout.OpRun, Extent: 8})
+			_, _, err := h.do(background(t), slot, layout.Submission{Op: layout.OpRun, Extent: 8})
 			returned <- err
 		}()
 		got := h.take(t)
@@ -351,11 +351,11 @@ func TestTheHotPathAllocatesNothing(t *testing.T) {
 		h.run(fakeserver.Behaviour{Answer: func(s *fakeserver.Server, got layout.Submission) { s.Answer(got, layout.Completion{}) }})
 		ctx := context.Background()
 		if n := testing.AllocsPerRun(200, func() {
-			slot, err := h.Claim(ctx)
+			slot, err := h.Claim(ctx, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
+			_, owned, err := h.do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 			if err != nil || !owned {
 				t.Fatal(owned, err)
 			}

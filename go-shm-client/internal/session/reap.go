@@ -171,6 +171,6 @@ func (l *Lane) finish(slot uint32) {
 	case abandoned:
 		l.waiters.Add(-1)
 		c.state.Store(idle)
-		l.free <- slot
+		l.putBack(slot)
 	}
 }

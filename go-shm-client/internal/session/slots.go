@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 
 	"go-shm-client/internal/fault"
@@ -9,30 +10,39 @@ import (
 	"go-shm-client/internal/segment"
 )
 
-// Claim takes a free slot of a server that takes new work, and waits for one until ctx ends or the lane does. Like those of
-// TryClaim, each of its errors says that the call was not run, since it needs a slot first; so whoever makes the call marks them as
-// fault.NotRun.
-func (l *Lane) Claim(ctx context.Context) (uint32, error) {
-	slot, err := l.TryClaim()
-	if err != fault.RingFull {
-		return slot, err
+// Claim takes n free slots, neighbours, of a server that takes new work, and waits for them until ctx ends or the lane does. It returns
+// the first. Like those of TryClaim, each of its errors says that the call was not run, since it needs a slot first; so whoever makes
+// the call marks them as fault.NotRun.
+func (l *Lane) Claim(ctx context.Context, n int) (first uint32, err error) {
+	if first, err = l.TryClaim(n); err != fault.RingFull {
+		return first, err
+	}
+	first, claimant := l.free.queue(n)
+	if claimant == nil {
+		return l.claim(first, n)
 	}
 	select {
-	case slot := <-l.free:
-		return l.claim(slot)
+	case first := <-claimant.first:
+		return l.claim(first, n)
 	case <-ctx.Done():
-		return 0, fault.Context(ctx)
+		err = fault.Context(ctx)
 	case <-l.over:
-		return 0, l.failure
+		err = l.failure
 	}
+	if first, given := l.free.leave(claimant); given {
+		l.release(first, n)
+	}
+	return 0, err
 }
 
-// TryClaim takes a free slot of a server that takes new work, or says RingFull.
-func (l *Lane) TryClaim() (uint32, error) {
-	select {
-	case slot := <-l.free:
-		return l.claim(slot)
-	default:
+// TryClaim takes n free slots, neighbours, of a server that takes new work, or says RingFull. It returns the first.
+func (l *Lane) TryClaim(n int) (first uint32, err error) {
+	if n < 1 || n > len(l.calls) {
+		err := fmt.Errorf("a batch of %d, expected 1 to %d: that is how many slots the session has", n, len(l.calls))
+		return 0, fault.As(fault.As(err, fault.Tensor), fault.NotRun)
+	}
+	if first, ok := l.free.take(n); ok {
+		return l.claim(first, n)
 	}
 	if l.ended.Load() { // the slots were collected: they are not taken, they are no more
 		return 0, l.failure
@@ -40,12 +50,12 @@ func (l *Lane) TryClaim() (uint32, error) {
 	return 0, fault.RingFull
 }
 
-func (l *Lane) claim(slot uint32) (uint32, error) {
+func (l *Lane) claim(first uint32, n int) (uint32, error) {
 	if err := l.admit(); err != nil {
-		l.Release(slot)
+		l.release(first, n)
 		return 0, err
 	}
-	return slot, nil
+	return first, nil
 }
 
 // admit says whether a slot just taken may be used. The mapping is touched only after ended was seen
@@ -65,25 +75,38 @@ func (l *Lane) admit() (err error) {
 // Release gives back a slot that the caller owns. It touches the slot and its bytes no more.
 func (l *Lane) Release(slot uint32) {
 	l.calls[slot].state.Store(idle)
-	l.free <- slot // has room for every slot: never blocks
-	if l.ended.Load() {
-		l.collect()
+	l.putBack(slot)
+}
+
+func (l *Lane) release(first uint32, n int) {
+	for slot := range uint32(n) {
+		l.Release(first + slot)
 	}
 }
 
-// Input is the row of input i of an owned slot. It ends where the next slot's begins, and cannot be resliced into that.
-func (l *Lane) Input(i int, slot uint32) []byte {
-	return part(l.areas.Inputs[i], slot, l.geometry.Inputs[i].RowBytes)
+// putBack puts an idle slot back. Everybody who touches the memory holds a slot meanwhile (or is the goroutine that runs End, which
+// is through with it before the last one is gone), so after the last one of a lane that has ended nobody does: a lease that is being
+// filled keeps the memory mapped.
+func (l *Lane) putBack(slot uint32) {
+	if l.free.put(slot) {
+		l.hooks.Unmap()
+	}
 }
 
-// Output is the row of output i, which the server wrote for an owned slot.
-func (l *Lane) Output(i int, slot uint32) []byte {
-	return part(l.areas.Outputs[i], slot, l.geometry.Outputs[i].RowBytes)
+// Input is the rows of input i of owned slots, n of them from first on. They end where the next slot's begins, and cannot be resliced
+// into that.
+func (l *Lane) Input(i int, first, n uint32) []byte {
+	return part(l.areas.Inputs[i], first, n, l.geometry.Inputs[i].RowBytes)
+}
+
+// Output is the rows of output i, which the server wrote for owned slots.
+func (l *Lane) Output(i int, first, n uint32) []byte {
+	return part(l.areas.Outputs[i], first, n, l.geometry.Outputs[i].RowBytes)
 }
 
 // Message is why the owned slot's call failed, of which the completion says how long it is.
 func (l *Lane) Message(slot uint32) []byte {
-	return part(l.areas.Messages, slot, layout.MessageBytes)
+	return part(l.areas.Messages, slot, 1, layout.MessageBytes)
 }
 
 // Said is what the server said of an owned slot's call, which done completed.
@@ -92,8 +115,8 @@ func (l *Lane) Said(slot uint32, done *layout.Completion) (message string, err e
 	return message, err
 }
 
-func part(array []byte, i, bytes uint32) []byte {
-	start, end := uint64(i)*uint64(bytes), (uint64(i)+1)*uint64(bytes)
+func part(array []byte, first, n, bytes uint32) []byte {
+	start, end := uint64(first)*uint64(bytes), (uint64(first)+uint64(n))*uint64(bytes)
 	return array[start:end:end]
 }
 

@@ -48,29 +48,29 @@ func (w streamWords) reset() {
 
 // Stream is a prompt in flight. One goroutine uses it.
 //
-//	stream, err := lane.Prompt(ctx, slot, submission)  // on an error the slot is still the caller's
+//	stream, err := lane.Prompt(ctx, slot, submission)  // the slot is the stream's, on an error still the caller's
+//	defer stream.Close()
 //	for {
-//		text, final, err := stream.Next(ctx)           // the slot is the caller's while stream.Owned()
+//		text, final, err := stream.Next(ctx)
 //		if err != nil || final != nil { break }
 //	}
-//	if stream.Close() { lane.Release(slot) }
 type Stream struct {
 	lane  *Lane
 	slot  uint32
 	read  uint32 // bytes of text that Next has returned
 	first *wait  // of the first Next: begun before the submission
 	over  bool   // the final completion has come
-	owned bool
+	left  bool   // the call was given up, and the lane releases the slot once the server has completed it
 }
 
 // Prompt submits the s.Extent bytes of text in an owned slot's input.
 func (l *Lane) Prompt(ctx context.Context, slot uint32, s layout.Submission) (*Stream, error) {
 	s.Op = layout.OpRun
-	w, _, err := l.attempt(ctx, slot, s, false)
+	w, _, err := l.attempt(ctx, slot, []layout.Submission{s}, false)
 	if err != nil {
 		return nil, err
 	}
-	return &Stream{lane: l, slot: slot, first: &w, owned: true}, nil
+	return &Stream{lane: l, slot: slot, first: &w}, nil
 }
 
 // Next waits for text, whole characters, that has not been returned yet. final is not nil with the last of it, which may be
@@ -85,7 +85,7 @@ func (s *Stream) Next(ctx context.Context) (text string, final *layout.Completio
 		w := s.wait()
 		news := l.poll(ctx, s.slot, &w)
 		if !l.await(ctx, s.slot, w, news) {
-			s.owned = false
+			s.left = true
 			return "", nil, fault.Context(ctx)
 		}
 		if c.state.Load() == done {
@@ -129,7 +129,7 @@ func (s *Stream) take(extent uint32) (text string, err error) {
 	room := segment.Bound(s.lane.geometry.Outputs)
 	fits, text := extent >= s.read && extent <= room, ""
 	if fits {
-		text = string(s.lane.Output(0, s.slot)[s.read:extent])
+		text = string(s.lane.Output(0, s.slot, 1)[s.read:extent])
 	}
 	if err := s.lane.Intact(); err != nil {
 		return "", err
@@ -146,17 +146,19 @@ func (s *Stream) take(extent uint32) (text string, err error) {
 	return "", fmt.Errorf("%w: %w", fault.ServerGone, err)
 }
 
-// Message is what the server said of an error. Valid after a final completion, while the slot is owned.
+// Message is what the server said of an error. Valid after a final completion, before Close.
 func (s *Stream) Message(final *layout.Completion) (message string, err error) {
 	return s.lane.Said(s.slot, final)
 }
 
-// Close gives the prompt up unless it is over, and says whether the slot is the caller's to release.
-func (s *Stream) Close() (owned bool) {
-	if s.owned && !s.over {
+// Close gives the prompt up unless it is over, and releases the slot. The stream must not be used any more.
+func (s *Stream) Close() {
+	if !s.left && !s.over {
 		s.leave()
 	}
-	return s.owned
+	if !s.left {
+		s.lane.Release(s.slot)
+	}
 }
 
 // leave gives the call up while its owner is awake.
@@ -167,13 +169,12 @@ func (s *Stream) leave() {
 			l.leaveRole()
 		}
 	}
-	if s.owned = l.abandon(s.slot); s.owned {
-		s.over = true
-	}
+	s.left = l.abandon(s.slot)
+	s.over = !s.left
 }
 
-// abandon gives up a call in flight that nobody waits for; true: it is done, and the slot stays the caller's.
-func (l *Lane) abandon(slot uint32) (owned bool) {
+// abandon gives up a call in flight that nobody waits for; false: it is done, and the slot stays the caller's.
+func (l *Lane) abandon(slot uint32) bool {
 	c := &l.calls[slot]
 	l.cancel(slot)
 	// As one who goes to sleep: counted before the try for the role, which is left while the slot is still ours and
@@ -187,10 +188,10 @@ func (l *Lane) abandon(slot uint32) (owned bool) {
 		l.leaveRole()
 	}
 	if c.state.CompareAndSwap(pending, abandoned) {
-		return false // still counted in waiters, so that its completion is reaped
+		return true // still counted in waiters, so that its completion is reaped
 	}
 	l.waiters.Add(-1)
-	return true
+	return false
 }
 
 // cancel asks the server to stop after the current token. The slot is owned.

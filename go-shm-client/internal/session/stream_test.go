@@ -19,11 +19,11 @@ import (
 // prompt submits text in a claimed slot.
 func (h *heapLane) prompt(ctx context.Context, t testing.TB, text string) *Stream {
 	t.Helper()
-	slot, err := h.Claim(ctx)
+	slot, err := h.Claim(ctx, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := h.Prompt(ctx, slot, layout.Submission{Extent: uint32(copy(h.Input(0, slot), text)), SamplingSteps: 9})
+	stream, err := h.Prompt(ctx, slot, layout.Submission{Extent: uint32(copy(h.Input(0, slot, 1), text)), SamplingSteps: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +31,7 @@ func (h *heapLane) prompt(ctx context.Context, t testing.TB, text string) *Strea
 }
 
 func (h *heapLane) close(s *Stream) {
-	if s.Close() {
-		h.Release(s.slot)
-	}
+	s.Close()
 }
 
 func spins() map[string]time.Duration {
@@ -147,14 +145,12 @@ func TestAPromptThatIsGivenUpIsCancelledAndItsSlotQuarantined(t *testing.T) {
 						t.Errorf("%s: %v", name, err)
 					}
 				}
-				if stream.Close() {
-					t.Errorf("%s: the slot is ours while the server works on it", name)
-				}
+				stream.Close()
 				if !h.server.Cancelled(got) {
 					t.Errorf("%s: the server does not know", name)
 				}
 				h.mustClaim(t)
-				if slot, err := h.TryClaim(); err != fault.RingFull {
+				if slot, err := h.TryClaim(1); err != fault.RingFull {
 					t.Errorf("%s: slot %d was claimed while it is in flight, %v", name, slot, err)
 				}
 				h.Release(1 - got.Slot)
@@ -318,7 +314,7 @@ func reader(h *heapLane, number byte, seed uint64, stop <-chan struct{}, made *a
 }
 
 func readOne(ctx context.Context, h *heapLane, number byte, random *rand.Rand) error {
-	slot, err := h.Claim(context.Background())
+	slot, err := h.Claim(context.Background(), 1)
 	if err != nil {
 		return ignoreEnd(err)
 	}
@@ -326,7 +322,7 @@ func readOne(ctx context.Context, h *heapLane, number byte, random *rand.Rand) e
 	if random.IntN(4) == 0 {
 		leaveAt = random.IntN(3)
 	}
-	h.Input(0, slot)[0], h.Input(0, slot)[1] = byte(words), number
+	h.Input(0, slot, 1)[0], h.Input(0, slot, 1)[1] = byte(words), number
 	stream, err := h.Prompt(ctx, slot, layout.Submission{Extent: 2})
 	if err != nil {
 		h.Release(slot)

@@ -58,9 +58,9 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 		var slot uint32
 		var err error
 		if random.IntN(4) == 0 {
-			slot, err = h.TryClaim()
+			slot, err = h.TryClaim(1)
 		} else {
-			slot, err = h.Claim(context.Background())
+			slot, err = h.Claim(context.Background(), 1)
 		}
 		switch {
 		case err == fault.RingFull:
@@ -72,12 +72,12 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 			return err
 		}
 		fill(want, random.Uint64())
-		copy(h.Input(0, slot), want)
+		copy(h.Input(0, slot, 1), want)
 		ctx, cancel := context.Background(), context.CancelFunc(func() {})
 		if random.IntN(10) == 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(random.Int64N(int64(100*time.Microsecond))))
 		}
-		result, owned, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho})
+		result, owned, err := h.do(ctx, slot, layout.Submission{Op: layout.OpEcho})
 		cancel()
 		switch {
 		case !owned && errors.Is(err, fault.DeadlineExceeded):
@@ -85,10 +85,10 @@ func caller(h *heapLane, seed uint64, stop <-chan struct{}, count *tally) error 
 			continue
 		case !owned:
 			return fmt.Errorf("slot %d lost to %w", slot, err)
-		case err == nil && (!bytes.Equal(h.Input(0, slot), want) || result.Checksum != fakeserver.Checksum(want)):
+		case err == nil && (!bytes.Equal(h.Input(0, slot, 1), want) || result.Checksum != fakeserver.Checksum(want)):
 			return fmt.Errorf("slot %d was overwritten, or read before it was written", slot)
-		case err == nil && !bytes.Equal(h.Output(0, slot), want[:64]):
-			return fmt.Errorf("slot %d has another's output: %x", slot, binary.LittleEndian.Uint64(h.Output(0, slot)))
+		case err == nil && !bytes.Equal(h.Output(0, slot, 1), want[:64]):
+			return fmt.Errorf("slot %d has another's output: %x", slot, binary.LittleEndian.Uint64(h.Output(0, slot, 1)))
 		case err == nil:
 			count.answered.Add(1)
 		case errors.Is(err, errEnded):
@@ -147,12 +147,12 @@ func TestALoneSleeperIsAlwaysWoken(t *testing.T) {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
 					for calls := range loneCalls {
-						slot, err := h.Claim(ctx)
+						slot, err := h.Claim(ctx, 1)
 						if err != nil {
 							t.Error(err)
 							return
 						}
-						if _, _, err := h.Do(ctx, slot, layout.Submission{Op: layout.OpEcho}); err != nil {
+						if _, _, err := h.do(ctx, slot, layout.Submission{Op: layout.OpEcho}); err != nil {
 							t.Errorf("call %d: %v", calls, err)
 							return
 						}
@@ -180,7 +180,7 @@ func TestAServerThatDiesUnderLoadFailsEachCallOnce(t *testing.T) {
 			<-h.ended
 			if h.unmapped.Load() != 1 {
 				t.Fatalf("spin %v, round %d: unmapped %d times, %d of %d slots returned",
-					spin, i, h.unmapped.Load(), h.returned.Load(), len(h.calls))
+					spin, i, h.unmapped.Load(), h.free.gone, len(h.calls))
 			}
 			if n := h.waiters.Load(); n != 0 {
 				t.Errorf("%d waiters left over", n)

@@ -26,13 +26,14 @@ func (l *Lane) serverTime(ours int64) uint64 {
 	return uint64(max(0, ours+ahead))
 }
 
-// publish hands the slot to the server, says so in w, and wakes the server if it sleeps. On an error the slot is still the caller's.
-func (l *Lane) publish(slot uint32, s layout.Submission, w *wait) error {
-	if err := l.enqueue(slot, s); err != nil {
+// publish hands neighbouring slots to the server, says so in w, and wakes the server if it sleeps. On an error the slots are still the
+// caller's.
+func (l *Lane) publish(first uint32, s []layout.Submission, w *wait) error {
+	if err := l.enqueue(first, s); err != nil {
 		return err
 	}
 	w.published = true
-	l.counters.requests.Add(1)
+	l.counters.requests.Add(uint64(len(s)))
 	// W1 was the store of the turn in Producer.Publish, W2 is that it is sequentially consistent, like this load and
 	// the server's store of server_parked (S1) and fence (S2). Forbidden: the server's last look (S3) misses our
 	// entry and our load (W3) misses its flag, so that it sleeps on a submission that is there.
@@ -43,23 +44,28 @@ func (l *Lane) publish(slot uint32, s layout.Submission, w *wait) error {
 	return nil
 }
 
-func (l *Lane) enqueue(slot uint32, s layout.Submission) error {
+// enqueue places the last submission first. The server looks at the place of the first one, and finds all of them there or none.
+func (l *Lane) enqueue(first uint32, all []layout.Submission) error {
 	l.submitting.Lock()
 	defer l.submitting.Unlock()
 	if l.sealed {
 		return l.failure
 	}
-	c := &l.calls[slot]
-	s.RequestID = l.submissions.Tail() // never twice in a session
-	s.Slot = slot
-	var encoded [layout.EntryBytes]byte
-	s.Encode(encoded[:])
-	c.requestID, c.streaming, c.taken = s.RequestID, s.Op == layout.OpRun && l.streams != nil, 0
-	c.mores.Store(0)
-	if c.streaming {
-		l.streams[slot].reset()
+	for i := len(all) - 1; i >= 0; i-- {
+		s, slot := all[i], first+uint32(i)
+		c := &l.calls[slot]
+		s.RequestID = l.submissions.Tail() + uint64(i) // never twice in a session
+		s.Slot = slot
+		var encoded [layout.EntryBytes]byte
+		s.Encode(encoded[:])
+		c.requestID, c.streaming, c.taken = s.RequestID, s.Op == layout.OpRun && l.streams != nil, 0
+		c.mores.Store(0)
+		if c.streaming {
+			l.streams[slot].reset()
+		}
+		c.state.Store(pending) // before the server can answer; with requestID, for the reaper's load
+		l.submissions.Place(i, &encoded)
 	}
-	c.state.Store(pending) // before the server can answer; with requestID, for the reaper's load
-	l.submissions.Publish(&encoded)
+	l.submissions.Advance(len(all))
 	return nil
 }

@@ -9,21 +9,48 @@ import (
 	"go-shm-client/internal/machine"
 )
 
-// Do submits an owned slot, and waits for its completion: s says the operation and the extent, its times are filled in. owned says
-// whose the slot is afterwards: false only when ctx ended first, and then the lane releases it once the server has completed it.
-func (l *Lane) Do(ctx context.Context, slot uint32, s layout.Submission) (result layout.Completion, owned bool, err error) {
-	w, news, err := l.attempt(ctx, slot, s, true)
+// Do submits owned slots, neighbours from first on, and waits for their completions, of which Result says what they are: each of s
+// says the operation and the extent, its times are filled in. An error is fault.NotRun, and then nothing was submitted, or
+// fault.Quarantined: ctx ended first, and the lane releases the slots once the server has completed them.
+func (l *Lane) Do(ctx context.Context, first uint32, s []layout.Submission) error {
+	w, news, err := l.attempt(ctx, first, s, true)
 	if err != nil {
-		return layout.Completion{}, true, err
+		return err
 	}
-	if !l.await(ctx, slot, w, news) {
-		return layout.Completion{}, false, fault.Context(ctx)
+	for i := range s {
+		slot := first + uint32(i)
+		if i > 0 {
+			if l.calls[slot].state.Load() == done { // with the ones before
+				continue
+			}
+			w = wait{}
+			news = l.poll(ctx, slot, &w)
+		}
+		if !l.await(ctx, slot, w, news) {
+			l.giveUp(first, i, len(s))
+			return fault.As(fault.Context(ctx), fault.Quarantined)
+		}
 	}
+	return nil
+}
+
+// giveUp leaves n owned slots in flight, of which number `given` is not ours any more and those before it are done.
+func (l *Lane) giveUp(first uint32, given, n int) {
+	for i := range n {
+		slot := first + uint32(i)
+		if i < given || i > given && !l.abandon(slot) {
+			l.Release(slot)
+		}
+	}
+}
+
+// Result is what the server answered to the call of an owned slot, or why it did not. Valid once Do has returned without an error.
+func (l *Lane) Result(slot uint32) (layout.Completion, error) {
 	c := &l.calls[slot]
 	if c.failed {
-		return layout.Completion{}, true, l.failure
+		return layout.Completion{}, l.failure
 	}
-	return c.result, true, nil
+	return c.result, nil
 }
 
 // wait is how a call waits for news: since when, how long it may poll, whether it holds the reaper role for it, and whether the
@@ -41,25 +68,28 @@ func (l *Lane) begin(w *wait) {
 	}
 }
 
-// attempt submits an owned slot, and polls for news of it where that may pay. On an error, which is fault.NotRun, nothing was
-// published and the slot is still the caller's.
-func (l *Lane) attempt(ctx context.Context, slot uint32, s layout.Submission, poll bool) (w wait, news bool, err error) {
+// attempt submits owned slots, and polls for news of the first where that may pay. On an error, which is fault.NotRun, nothing was
+// published and the slots are still the caller's.
+func (l *Lane) attempt(ctx context.Context, first uint32, s []layout.Submission, poll bool) (w wait, news bool, err error) {
 	if ctx.Err() != nil {
 		return wait{}, false, fault.As(fault.Context(ctx), fault.NotRun)
 	}
-	s.Deadline = l.deadlineOf(ctx)
-	defer l.attemptCaught(debug.SetPanicOnFault(true), slot, &w, &err)
+	deadline := l.deadlineOf(ctx)
+	defer l.attemptCaught(debug.SetPanicOnFault(true), first, len(s), &w, &err)
 	// The role is taken before the submission is published: the server then finds client_parked cleared and does not
 	// ring for a client that polls.
 	l.begin(&w)
-	s.Submitted = l.serverTime(w.began)
-	if err := l.publish(slot, s, &w); err != nil {
+	submitted := l.serverTime(w.began)
+	for i := range s {
+		s[i].Deadline, s[i].Submitted = deadline, submitted
+	}
+	if err := l.publish(first, s, &w); err != nil {
 		if w.reaper {
 			l.leaveRole()
 		}
 		return wait{}, false, fault.As(err, fault.NotRun)
 	}
-	return w, poll && w.reaper && l.spin(ctx, slot, w.began, w.budget), nil
+	return w, poll && w.reaper && l.spin(ctx, first, w.began, w.budget), nil
 }
 
 // poll begins to wait unless w has, and polls for news where that may pay.
