@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go-shm-client/internal/fault"
@@ -108,16 +109,16 @@ func (l *link) maintain(life context.Context, conn *connection) {
 		}
 		why := conn.Err()
 		l.disown(why)
-		delay := firstDelay
-		if errors.Is(why, fault.Moved) && time.Since(conn.opened) > firstDelay {
+		delay, moved := firstDelay, errors.Is(why, fault.Moved)
+		if moved && time.Since(conn.opened) > firstDelay {
 			delay = 0 // but to a server that says so at once we do not come back as fast
 		}
-		conn = l.reconnect(life, delay)
+		conn = l.reconnect(life, delay, moved)
 	}
 }
 
-// reconnect tries until it succeeds, or life ends: nil.
-func (l *link) reconnect(life context.Context, delay time.Duration) *connection {
+// reconnect tries until it succeeds, or life ends: nil. Where the model has moved, calls wait meanwhile, unless there is nobody to wait for.
+func (l *link) reconnect(life context.Context, delay time.Duration, moved bool) *connection {
 	for ; ; delay = min(max(2*delay, firstDelay), lastDelay) {
 		// Half of the delay is random: the clients of a server that died do not all come back at once.
 		if !sleep(life, delay/2+rand.N(delay/2+1)) {
@@ -132,8 +133,19 @@ func (l *link) reconnect(life context.Context, delay time.Duration) *connection 
 			return nil
 		}
 		l.logger.Debug("shm: reconnect failed", "error", err, "after", delay)
+		if moved = moved && comesSoon(err); moved {
+			delay = min(delay, waitDelay/2)
+			continue
+		}
 		l.setDown(fmt.Errorf("%w: reconnecting: %w", ErrServerGone, err))
 	}
+}
+
+// comesSoon is whether who could not be connected to may be there in a moment: it says so, or was there and did not answer, or more
+// clients than fit its queue came back at once. Where nobody listens, nobody comes.
+func comesSoon(err error) bool {
+	nobody := errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
+	return !nobody && (errors.Is(err, ErrServerGone) || errors.Is(err, ErrDraining)) && !errors.Is(err, ErrProtocol)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

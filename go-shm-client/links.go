@@ -2,10 +2,12 @@ package shm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"go-shm-client/internal/fault"
@@ -113,9 +115,26 @@ func (c *Client) connect(ctx context.Context, e *entry) (*link, error) {
 }
 
 func (c *Client) dial(ctx context.Context, key linkKey) (*connection, error) {
-	s, err := session.Dial(ctx, c.path, c.config.trust, c.config.request(key), c.config.spin, &c.counters)
+	s, err := follow(ctx, func() (*session.Session, error) {
+		return session.Dial(ctx, c.path, c.config.trust, c.config.request(key), c.config.spin, &c.counters)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return newConnection(s), nil
+}
+
+// mostMoves is how often in a row a server may say that another serves from now on. With the delays between, that is seconds.
+const mostMoves = 30
+
+// follow dials again where who answers says that somebody else serves from now on, which happens while one server takes over from
+// another: both have the socket for a moment.
+func follow[T any](ctx context.Context, dial func() (T, error)) (T, error) {
+	for moves, delay := 0, time.Duration(0); ; moves, delay = moves+1, min(2*delay+time.Millisecond, waitDelay) {
+		got, err := dial()
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Reason != layout.ReasonMoved || moves == mostMoves || !sleep(ctx, delay) {
+			return got, err
+		}
+	}
 }

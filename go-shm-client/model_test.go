@@ -139,6 +139,20 @@ func TestAModelIsCalledByItsName(t *testing.T) {
 	if model.Inputs()[0].Name != "x" || model.Outputs()[0].Name != "y" {
 		t.Errorf("%v, %v", model.Inputs(), model.Outputs())
 	}
+	var held []Slot
+	for range 3 {
+		held = append(held, mustReserve(t, model))
+	}
+	if y, err := TryCall[float32](soon(t), model, []float32{1, 2.5, -3, 4}); err != nil || !reflect.DeepEqual(y, []float32{2, 5, -6, 8}) {
+		t.Errorf("one slot is free: %v, %v", y, err)
+	}
+	held = append(held, mustReserve(t, model))
+	if _, err := TryCall[float32](soon(t), model, make([]float32, 4)); !errors.Is(err, ErrRingFull) || !errors.Is(err, ErrNotRun) {
+		t.Errorf("none is: %v", err)
+	}
+	for _, slot := range held {
+		slot.Release()
+	}
 	_, err = Call[float32](soon(t), model, []float32{13, 0, 0, 0})
 	var failed *ModelError
 	if !errors.As(err, &failed) || failed.Message != "thirteen is unlucky" || errors.Is(err, ErrNotRun) {

@@ -19,7 +19,7 @@ func (c *Client) Models(ctx context.Context) ([]ModelInfo, error) {
 	}
 	ctx, release := c.alive(ctx)
 	defer release()
-	answer, err := doorbell.Ask(ctx, c.path, c.config.trust, doorbell.QuestionModels)
+	answer, err := follow(ctx, func() ([]byte, error) { return doorbell.Ask(ctx, c.path, c.config.trust, doorbell.QuestionModels) })
 	if err != nil {
 		return nil, notRun(err)
 	}

@@ -229,6 +229,79 @@ func TestAModelThatMovedToNobodyIsGone(t *testing.T) {
 	}
 }
 
+// While one server takes over from another, the old one may be who answers.
+func TestAHelloOrAQuestionThatTheOldServerAnswersIsSentAgain(t *testing.T) {
+	f := startFake(t, 4)
+	refused := fakeserver.ReasonMessage(layout.FrameKindRefusal, layout.ReasonMoved, "another serves from now on")
+	var hellos, questions atomic.Int32
+	f.Change(func(l *fakeserver.Listener) {
+		l.Refuse = func(string) *doorbell.RefusedError {
+			if hellos.Add(1)%3 != 0 {
+				return &doorbell.RefusedError{Reason: layout.ReasonMoved}
+			}
+			return nil
+		}
+		l.Asked = func(question string) []byte {
+			if questions.Add(1)%3 != 0 {
+				return refused
+			}
+			return ready(question)
+		}
+	})
+	client := clientOf(t, f.Path)
+	if result, err := client.Classify(soon(t), gray(200)); err != nil || result.Label != "bright" {
+		t.Errorf("the first call: %+v, %v", result, err)
+	}
+	if models, err := client.Models(soon(t)); err != nil || len(models) != 1 {
+		t.Errorf("%+v, %v", models, err)
+	}
+	moveAndWait(t, f, client.images.made.Load())
+	if result, err := client.Classify(soon(t), gray(200)); err != nil || result.Label != "bright" {
+		t.Errorf("after a move: %+v, %v", result, err)
+	}
+	if hellos.Load() != 6 || questions.Load() != 3 {
+		t.Errorf("%d hellos, %d questions", hellos.Load(), questions.Load())
+	}
+	f.Change(func(l *fakeserver.Listener) { l.Asked = func(string) []byte { return refused } })
+	if _, err := client.Models(soon(t)); !errors.Is(err, ErrServerGone) || !errors.Is(err, ErrNotRun) {
+		t.Errorf("of one that never stops: %v", err)
+	}
+}
+
+func TestCallsOutlastWhatANextServerSaysWhileItIsStarting(t *testing.T) {
+	for name, refusal := range map[string]doorbell.RefusedError{
+		"starting": {Reason: layout.ReasonStarting}, "draining": {Reason: layout.ReasonDraining}, "moved": {Reason: layout.ReasonMoved},
+	} {
+		_, client, _ := refusing(t, refusal, 3)
+		if result, err := client.Classify(soon(t), gray(200)); err != nil || result.Label != "bright" {
+			t.Errorf("%s: %+v, %v", name, result, err)
+		}
+		if n := client.Stats().Reconnects; n != 1 {
+			t.Errorf("%s: %d reconnects", name, n)
+		}
+	}
+}
+
+// refusing is a fake that has moved, refuses the next hellos and then welcomes, and a client of it that knows that it has moved.
+func refusing(t *testing.T, refusal doorbell.RefusedError, times int32) (f *fake, client *Client, refused *atomic.Int32) {
+	t.Helper()
+	f = startFake(t, 4)
+	client = dialFake(t, f)
+	refused = new(atomic.Int32)
+	f.Change(func(l *fakeserver.Listener) {
+		l.Refuse = func(string) *doorbell.RefusedError {
+			if refused.Add(1) <= times {
+				return &refusal
+			}
+			return nil
+		}
+	})
+	conn := client.images.made.Load().current.Load()
+	move(f.Last())
+	<-conn.Done()
+	return f, client, refused
+}
+
 func TestAPromptIsMadeAgainUnlessSomeOfItsTextHasCome(t *testing.T) {
 	f := startFake(t, 4)
 	said := make(chan struct{}, 1)
@@ -245,14 +318,21 @@ func TestAPromptIsMadeAgainUnlessSomeOfItsTextHasCome(t *testing.T) {
 		s.Append(got, "whole ")
 		s.Finish(got, layout.StatusOK, "")
 	}
-	client := dialFake(t, f)
+	for name, spin := range spins() {
+		promptsOfAModelThatMoves(t, name, f, dialFake(t, f, Options{Spin: spin}), said, &first)
+	}
+}
+
+func promptsOfAModelThatMoves(t *testing.T, name string, f *fake, client *Client, said <-chan struct{}, first *atomic.Bool) {
+	t.Helper()
+	defer client.Close()
 	if _, err := client.PromptInfo(soon(t), ""); err != nil { // connected, so that the last session is that of prompts
 		t.Fatal(err)
 	}
 	first.Store(true)
 	go func() { <-said; move(f.Last()) }()
 	if reply, err := client.Prompt(soon(t), "silent"); err != nil || reply.Text != "whole " {
-		t.Errorf("%+v, %v", reply, err)
+		t.Errorf("%s: %+v, %v", name, reply, err)
 	}
 	first.Store(true)
 	var text strings.Builder
@@ -264,7 +344,7 @@ func TestAPromptIsMadeAgainUnlessSomeOfItsTextHasCome(t *testing.T) {
 		failure = err
 	}
 	if text.String() != "so " || !errors.Is(failure, ErrServerGone) || errors.Is(failure, ErrNotRun) {
-		t.Errorf("%q, %v", text.String(), failure)
+		t.Errorf("%s: %q, %v", name, text.String(), failure)
 	}
 }
 

@@ -120,11 +120,20 @@ func isOf[T Element](said *Tensor, lies *layout.Tensor) error {
 //
 //	scores, err := shm.Call[float32](ctx, iris, []float32{5.1, 3.5, 1.4, 0.2})
 func Call[Out, In Element](ctx context.Context, m *Model, input []In) ([]Out, error) {
+	return call[Out](ctx, m, input, (*link).claim)
+}
+
+// TryCall is Call that returns ErrRingFull when every slot is taken.
+func TryCall[Out, In Element](ctx context.Context, m *Model, input []In) ([]Out, error) {
+	return call[Out](ctx, m, input, (*link).tryClaim)
+}
+
+func call[Out, In Element](ctx context.Context, m *Model, input []In, claim claim) ([]Out, error) {
 	inputs, outputs := m.Inputs(), m.Outputs()
 	if len(inputs) != 1 || len(outputs) != 1 {
 		return nil, fmt.Errorf("%w: Call takes a model of one input and one output, use Reserve and View for %v", ErrTensor, m.Signature())
 	}
-	slot, err := m.Reserve(ctx)
+	slot, err := m.reserve(ctx, claim)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (h *heapLane) takeSpinning() layout.Submission {
 func TestAServerSeesAllOfABatchOrNothingOfIt(t *testing.T) {
 	for name, spin := range spins() {
 		h := newHeapLane(t, 8, spin)
-		for round := range 500 {
+		for round := range 200 {
 			n := 1 + round%8
 			first, err := h.Claim(background(t), n)
 			if err != nil {
