@@ -17,19 +17,23 @@ import (
 // serveModels starts the command with models of tests/stub_models.py, in the order that they are given, and connects to it.
 func serveModels(t *testing.T, sources ...string) (*server, *shm.Client) {
 	t.Helper()
+	s := serveModelsAt(t, filepath.Join(t.TempDir(), "sock"), sources...)
+	return s, dial(t, s)
+}
+
+func serveModelsAt(t *testing.T, path string, sources ...string) *server {
+	t.Helper()
 	python := os.Getenv("SHM_PYTHON")
 	if python == "" {
 		t.Skip("SHM_PYTHON is not set: run `make test-go`")
 	}
-	path := filepath.Join(t.TempDir(), "sock")
 	command := exec.Command(python, append([]string{"-m", "shm_server.cli", "serve", "--socket", path}, sources...)...)
 	tests, err := filepath.Abs("../../tests")
 	if err != nil {
 		t.Fatal(err)
 	}
 	command.Env = append(os.Environ(), "PYTHONPATH="+strings.TrimSuffix(tests+":"+os.Getenv("PYTHONPATH"), ":"))
-	s := startCommand(t, path, command)
-	return s, dial(t, s)
+	return startCommand(t, path, command)
 }
 
 func open(t *testing.T, client *shm.Client, name string) *shm.Model {
@@ -138,6 +142,91 @@ func TestAServerSaysWhichModelsItHas(t *testing.T) {
 	}
 	if !reflect.DeepEqual(models, want) {
 		t.Errorf("%+v\nwant\n%+v", models, want)
+	}
+}
+
+func TestABatchOfNeighboursIsRunAtOnce(t *testing.T) {
+	_, client := serveModels(t, "stub_models:iris", "stub_models:masked")
+	batch, err := open(t, client, "iris").ReserveBatch(soon(t), 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer batch.Release()
+	for round := range 50 {
+		x, err := shm.ViewBatch[float32](batch, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range x.Len() {
+			copy(x.Row(i), []float32{float32(i), float32(round), 0, 0})
+		}
+		if err := batch.Run(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		y, err := shm.ViewBatch[float32](batch, "y")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range y.Len() {
+			if sum := float32(i + round); !slices.Equal(y.Row(i), []float32{sum, 2 * sum, 3 * sum}) {
+				t.Fatalf("row %d of round %d: %v", i, round, y.Row(i))
+			}
+			if n := batch.Slot(i).Timing().Batch; n != 16 {
+				t.Fatalf("row %d of round %d was run with %d", i, round, n)
+			}
+		}
+	}
+
+	ragged, err := open(t, client, "masked").ReserveBatch(soon(t), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ragged.Release()
+	for i := range ragged.Len() {
+		n := []int{3, 64, 1, 7}[i]
+		if err := ragged.Slot(i).SetExtent(n); err != nil {
+			t.Fatal(err)
+		}
+		ids, _ := shm.View[int32](ragged.Slot(i), "ids")
+		mask, _ := shm.View[uint8](ragged.Slot(i), "mask")
+		for j := range n {
+			ids[j], mask[j] = int32(j+1), 1
+		}
+	}
+	if err := ragged.Run(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []int32{3, 64, 1, 7} {
+		if sum, err := shm.View[int32](ragged.Slot(i), "sum"); err != nil || sum[0] != n*(n+1)/2 {
+			t.Errorf("row %d: %v, %v", i, sum, err)
+		}
+		if squares, err := shm.View[int32](ragged.Slot(i), "squares"); err != nil || int32(len(squares)) != n || squares[n-1] != n*n {
+			t.Errorf("row %d: %v, %v", i, squares, err)
+		}
+	}
+}
+
+func TestAClientThatWasMadeBeforeItsServerWaitsForItsModels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	client, err := shm.NewClient(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Model(soon(t), "twice"); !errors.Is(err, shm.ErrServerGone) || !errors.Is(err, shm.ErrNotRun) {
+		t.Errorf("before: %v", err)
+	}
+	ready := make(chan error, 1)
+	go func() { ready <- client.WaitReady(t.Context(), "twice") }()
+	serveModelsAt(t, path, "stub_models:iris", "twice=stub_models:doubled")
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	if y, err := shm.Call[int32](soon(t), open(t, client, "twice"), []int32{21}); err != nil || !slices.Equal(y, []int32{42}) {
+		t.Errorf("%v, %v", y, err)
+	}
+	if err := client.WaitReady(soon(t), "thrice"); !errors.Is(err, shm.ErrNoSuchModel) {
+		t.Errorf("one that there is not: %v", err)
 	}
 }
 

@@ -52,9 +52,16 @@ func TestAPromptIsAnswered(t *testing.T) {
 			if reply, err = client.Prompt(soon(t), "params"); reply.Text != "128 None None None" {
 				t.Errorf("%+v, %v", reply, err)
 			}
+			if reply, err = client.Prompt(soon(t), "named", shm.PromptOptions{Model: "stub"}); err != nil || reply.Text != "named " {
+				t.Errorf("%+v, %v", reply, err)
+			}
+			if _, err = client.Prompt(soon(t), "x", shm.PromptOptions{Model: "nobody"}); !errors.Is(err, shm.ErrNoSuchModel) {
+				t.Errorf("a model that there is not: %v", err)
+			}
 			if info, err := client.PromptInfo(soon(t), ""); err != nil || info.Model != "stub" {
 				t.Errorf("%+v, %v", info, err)
 			}
+			client.Close() // there are four sessions
 		}
 	})
 }
