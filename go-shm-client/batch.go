@@ -27,7 +27,7 @@ type Batch struct {
 }
 
 // ReserveBatch leases n neighbouring slots. It waits until so many are free, which it is sure to get where every lease ends. More than
-// the session has is an ErrTensor: see ModelOptions.Slots.
+// Model.Slots is an ErrTensor; ModelOptions.Slots asks for more.
 func (m *Model) ReserveBatch(ctx context.Context, n int) (Batch, error) {
 	return m.reserveBatch(ctx, (*link).claim, n)
 }

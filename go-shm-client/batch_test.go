@@ -119,6 +119,9 @@ func TestEachRowOfABatchHasItsOwnExtent(t *testing.T) {
 func TestABatchWaitsForNeighboursOrSaysThatThereAreNone(t *testing.T) {
 	client := dialFake(t, withModels(t, &double))
 	model := mustModel(t, client, "double")
+	if n := model.Slots(); n != 4 {
+		t.Errorf("%d slots", n)
+	}
 	for _, n := range []int{-1, 0, 5} {
 		if _, err := model.ReserveBatch(soon(t), n); !errors.Is(err, ErrTensor) || !errors.Is(err, ErrNotRun) || !strings.Contains(err.Error(), "expected 1 to 4") {
 			t.Errorf("%d: %v", n, err)

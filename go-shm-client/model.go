@@ -50,6 +50,12 @@ func (m *Model) Inputs() []Tensor { return m.signature.Inputs }
 // Outputs are the model's outputs; do not modify.
 func (m *Model) Outputs() []Tensor { return m.signature.Outputs }
 
+// Slots is how many calls, or rows of batches, can be in flight at a time. It is that of the session that the client has, or had last.
+func (m *Model) Slots() int {
+	said, _ := m.link.state()
+	return said.Slots
+}
+
 // WaitReady waits until the client is connected to the model. It returns an error when ctx ends or the client is closed.
 func (m *Model) WaitReady(ctx context.Context) error { return m.link.waitReady(ctx) }
 

@@ -83,7 +83,7 @@ func configure(given []Options) (*config, error) {
 	case len(given) == 1:
 		o = given[0]
 	}
-	c := &config{spin: o.Spin, trust: peer.Trust{Anyone: o.AnyServer}, logger: o.Logger, requests: make(map[linkKey]doorbell.Request)}
+	c := &config{spin: o.Spin, logger: o.Logger, requests: make(map[linkKey]doorbell.Request)}
 	switch {
 	case o.Spin == 0:
 		c.spin = DefaultSpin
@@ -95,11 +95,9 @@ func configure(given []Options) (*config, error) {
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
-	for _, id := range o.ServerUsers {
-		if id < 0 {
-			return nil, fmt.Errorf("shm: Options.ServerUsers: %d, expected a user's id, 0 or more", id)
-		}
-		c.trust.Users = append(c.trust.Users, id)
+	var err error
+	if c.trust, err = peer.Trusting(o.AnyServer, o.ServerUsers); err != nil {
+		return nil, fmt.Errorf("shm: %w", err)
 	}
 	for name, m := range o.Models {
 		var r doorbell.Request

@@ -80,26 +80,26 @@ func TestAServerOfAnotherUserIsTalkedToOnlyWhereThatIsSaid(t *testing.T) {
 	if _, err := uds.Dial(soon(t), path); !errors.As(err, &foreign) || foreign.User != nobody || !errors.Is(err, os.ErrPermission) {
 		t.Error(err)
 	}
-	echoes(t, dial(t, path, uds.WithServerUser(nobody)))
-	echoes(t, dial(t, path, uds.WithAnyServer()))
+	echoes(t, dial(t, path, uds.Options{ServerUsers: []int{nobody}}))
+	echoes(t, dial(t, path, uds.Options{AnyServer: true}))
 }
 
 func TestAnOptionThatMakesNoSenseIsAnError(t *testing.T) {
 	server := start(t, "", nil)
-	for name, option := range map[string]uds.Option{
-		"no connections":       uds.WithConnections(0),
-		"negative connections": uds.WithConnections(-1),
-		"a negative user":      uds.WithServerUser(-1),
+	for says, options := range map[string][]uds.Options{
+		"uds: Options.Connections: -1, expected 0 (64) or more":         {{Connections: -1}},
+		"uds: Options.ServerUsers: -1, expected a user's id, 0 or more": {{ServerUsers: []int{0, -1}}},
+		"uds: 2 Options, expected one at most":                          {{}, {}},
 	} {
-		if client, err := uds.Dial(soon(t), server.path, option); err == nil || client != nil {
-			t.Errorf("%s: %v", name, err)
+		if client, err := uds.Dial(soon(t), server.path, options...); err == nil || client != nil || err.Error() != says {
+			t.Errorf("%v, want %q", err, says)
 		}
 	}
 }
 
 func TestACallThatWasNotSentSaysSo(t *testing.T) {
 	server := start(t, "", silent)
-	client := dial(t, server.path, uds.WithConnections(1))
+	client := dial(t, server.path, uds.Options{Connections: 1})
 	for size, is := range map[int]error{shm.PixelBytes + 1: shm.ErrPixelCount, 0: shm.ErrPixelCount} {
 		if _, err := client.Classify(soon(t), make([]byte, size)); !errors.Is(err, shm.ErrNotRun) || !errors.Is(err, is) {
 			t.Errorf("%d bytes: %v", size, err)

@@ -11,6 +11,7 @@
 package uds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ const (
 	MaxPayload = maxLength - 1
 )
 
-// A ForeignServerError is a server of another user, which is not talked to unless WithServerUser or WithAnyServer says so. It is
+// A ForeignServerError is a server of another user, which is not talked to unless Options.ServerUsers or Options.AnyServer says so. It is
 // os.ErrPermission.
 type ForeignServerError = peer.ForeignServerError
 
@@ -49,48 +50,38 @@ type Client struct {
 	closed chan struct{}
 }
 
-// An Option of Dial. A value that makes no sense is an error of Dial's.
-type Option func(*Client) error
-
-// WithConnections sets how many connections the client opens at most. When all of them are in use, calls wait.
-func WithConnections(n int) Option {
-	return func(c *Client) error {
-		if n < 1 {
-			return fmt.Errorf("uds: WithConnections(%d): expected 1 or more", n)
-		}
-		c.slots = make(chan struct{}, n)
-		return nil
-	}
+// Options are what a client can be told. The zero Options are those of a client that was told nothing.
+type Options struct {
+	Connections int   // open at most; when all of them are in use, calls wait. 0 is DefaultConnections
+	ServerUsers []int // ids of users whose servers are trusted, besides the own user's and root's
+	AnyServer   bool  // trust every server that listens at the path, whoever runs it
 }
-
-// WithServerUser trusts a server of the user with this id, besides the own user's and root's. A server of anybody else is a
-// ForeignServerError: whoever comes first can listen at a path in /tmp.
-func WithServerUser(id int) Option {
-	return func(c *Client) error {
-		if id < 0 {
-			return fmt.Errorf("uds: WithServerUser(%d): expected a user's id, 0 or more", id)
-		}
-		c.trust.Users = append(c.trust.Users, id)
-		return nil
-	}
-}
-
-// WithAnyServer trusts every server that listens at the path, whoever runs it.
-func WithAnyServer() Option { return func(c *Client) error { c.trust.Anyone = true; return nil } }
 
 // Dial connects to the server that listens at path; "" is DefaultSocket. ctx bounds the dialling only. Further
 // connections are made when they are needed. Close the client when it is not needed any more.
-func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
+func Dial(ctx context.Context, path string, options ...Options) (*Client, error) {
 	if path == "" {
 		path = DefaultSocket
 	}
-	c := &Client{path: path, open: make(map[*conn]struct{}), closed: make(chan struct{})}
-	for _, set := range append([]Option{WithConnections(DefaultConnections)}, opts...) {
-		if err := set(c); err != nil {
-			return nil, err
-		}
+	var o Options
+	switch {
+	case len(options) > 1:
+		return nil, fmt.Errorf("uds: %d Options, expected one at most", len(options))
+	case len(options) == 1:
+		o = options[0]
 	}
-	c.idle = make(chan *conn, cap(c.slots))
+	if o.Connections < 0 {
+		return nil, fmt.Errorf("uds: Options.Connections: %d, expected 0 (%d) or more", o.Connections, DefaultConnections)
+	}
+	trust, err := peer.Trusting(o.AnyServer, o.ServerUsers)
+	if err != nil {
+		return nil, fmt.Errorf("uds: %w", err)
+	}
+	connections := cmp.Or(o.Connections, DefaultConnections)
+	c := &Client{
+		path: path, trust: trust, open: make(map[*conn]struct{}), closed: make(chan struct{}),
+		idle: make(chan *conn, connections), slots: make(chan struct{}, connections),
+	}
 	first, err := c.take(ctx)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-func dial(t *testing.T, path string, opts ...uds.Option) *uds.Client {
+func dial(t *testing.T, path string, opts ...uds.Options) *uds.Client {
 	t.Helper()
 	client, err := uds.Dial(soon(t), path, opts...)
 	if err != nil {
@@ -86,7 +86,7 @@ func TestManyGoroutinesShareAFewConnectionsAndEachGetsItsOwnAnswer(t *testing.T)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	server := start(t, "", nil)
-	client := dial(t, server.path, uds.WithConnections(5))
+	client := dial(t, server.path, uds.Options{Connections: 5})
 	var all sync.WaitGroup
 	for g := range 64 {
 		all.Add(1)
@@ -154,7 +154,7 @@ func (m *manual) Err() error {
 
 func TestACallEndsWithItsContextAndItsConnectionIsNotUsedAgain(t *testing.T) {
 	server := start(t, "", silent)
-	client := dial(t, server.path, uds.WithConnections(1))
+	client := dial(t, server.path, uds.Options{Connections: 1})
 
 	packets := 0
 	for _, why := range []error{context.DeadlineExceeded, context.Canceled} {
@@ -184,7 +184,7 @@ func TestACallEndsWithItsContextAndItsConnectionIsNotUsedAgain(t *testing.T) {
 
 func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 	server := start(t, "", silent)
-	client := dial(t, server.path, uds.WithConnections(1))
+	client := dial(t, server.path, uds.Options{Connections: 1})
 	busy, release := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
@@ -206,7 +206,7 @@ func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 
 func TestAContextThatEndsAtAnyMomentNeverMixesAnswersUp(t *testing.T) {
 	server := start(t, "", nil)
-	client := dial(t, server.path, uds.WithConnections(2))
+	client := dial(t, server.path, uds.Options{Connections: 2})
 	var ended, answered atomic.Int64
 	var all sync.WaitGroup
 	for g := range 8 {
@@ -322,7 +322,7 @@ func TestDialingNobodySaysSo(t *testing.T) {
 
 func TestCloseFailsTheCallsInFlightAndClosesEveryConnection(t *testing.T) {
 	server := start(t, "", silent)
-	client := dial(t, server.path, uds.WithConnections(2))
+	client := dial(t, server.path, uds.Options{Connections: 2})
 	failed := make(chan error)
 	for range 4 { // two in flight, two waiting for a connection
 		go func() {

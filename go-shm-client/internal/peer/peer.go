@@ -15,6 +15,16 @@ type Trust struct {
 	Users  []int // ids
 }
 
+// Trusting is the Trust that a program's options stand for.
+func Trusting(anyone bool, users []int) (Trust, error) {
+	for _, id := range users {
+		if id < 0 {
+			return Trust{}, fmt.Errorf("Options.ServerUsers: %d, expected a user's id, 0 or more", id)
+		}
+	}
+	return Trust{anyone, slices.Clone(users)}, nil
+}
+
 // A ForeignServerError is a server of a user that is not trusted. It is os.ErrPermission.
 type ForeignServerError struct {
 	Path string
