@@ -408,7 +408,7 @@ func oneThatMoves(client *Client, model *Model, held Slot, random *rand.Rand) er
 		return nil
 	}
 	ctx := context.Background()
-	switch pixels := gray(200); random.IntN(6) {
+	switch pixels := gray(200); random.IntN(7) {
 	case 0:
 		result, err := client.Classify(ctx, pixels, WithScores(nil))
 		if err == nil && result.Label != "bright" {
@@ -427,6 +427,8 @@ func oneThatMoves(client *Client, model *Model, held Slot, random *rand.Rand) er
 			return err
 		}
 		return wants(y)
+	case 6:
+		return oneBatchThatMoves(ctx, model, number)
 	case 3:
 		text, err := client.EchoPrompt(ctx, "to be")
 		if err == nil && text != "to be" {
@@ -449,4 +451,33 @@ func oneThatMoves(client *Client, model *Model, held Slot, random *rand.Rand) er
 		}
 		return wants(y)
 	}
+}
+
+func oneBatchThatMoves(ctx context.Context, model *Model, number float32) error {
+	batch, err := model.ReserveBatch(ctx, 5)
+	if err != nil {
+		return err
+	}
+	defer batch.Release()
+	x, err := ViewBatch[float32](batch, "x")
+	if err != nil {
+		return err
+	}
+	for i := range x.Len() {
+		x.Row(i)[0] = number + float32(i)
+	}
+	runtime.Gosched()
+	if err := batch.Run(ctx); err != nil {
+		return err
+	}
+	y, err := ViewBatch[float32](batch, "y")
+	if err != nil {
+		return err
+	}
+	for i := range y.Len() {
+		if y.Row(i)[0] != 2*(number+float32(i)) {
+			return fmt.Errorf("row %d: twice %v is %v", i, number+float32(i), y.Row(i)[0])
+		}
+	}
+	return nil
 }

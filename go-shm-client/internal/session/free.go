@@ -129,20 +129,26 @@ func (f *freeSlots) give(slot uint32) {
 	}
 	c := first.Value.(*claimant)
 	if int(slot) < f.at || int(slot) >= f.at+c.n {
-		f.spread(slot)
+		if f.spread(slot) { // there may be a better window now: this one may have a slot that somebody keeps
+			for _, slot := range f.come {
+				f.spread(slot)
+			}
+			f.open()
+		}
 	} else if f.come = append(f.come, slot); len(f.come) == c.n {
 		c.deliver(uint32(f.at))
 		f.open()
 	}
 }
 
-// spread gives a slot to the first who waits for one, or to nobody.
-func (f *freeSlots) spread(slot uint32) {
+// spread gives a slot to the first who waits for one, or to nobody: then it is free.
+func (f *freeSlots) spread(slot uint32) (free bool) {
 	if first := f.singles.Front(); first != nil {
 		first.Value.(*claimant).deliver(slot)
-		return
+		return false
 	}
 	f.words[slot/64] |= 1 << (slot % 64)
+	return true
 }
 
 func (c *claimant) deliver(first uint32) {

@@ -111,6 +111,28 @@ func TestWhoWantsSeveralGetsWhatComesBackToItsWindowAndOthersTheRest(t *testing.
 	}
 }
 
+func TestAWindowWithASlotThatSomebodyKeepsIsLeftForABetterOne(t *testing.T) {
+	f := newFreeSlots(8)
+	for range 8 {
+		mustTake(t, f, 1)
+	}
+	f.put(0)
+	f.put(1)
+	several := mustQueue(t, f, 3) // 0 to 2, and 2 is kept
+	for _, slot := range []uint32{4, 5, 6} {
+		if got := given(several); got != -1 {
+			t.Fatalf("given %d", got)
+		}
+		f.put(slot)
+	}
+	if got := given(several); got != 4 {
+		t.Errorf("the better one: %d", got)
+	}
+	if f.free() != 2 || mustTake(t, f, 2) != 0 {
+		t.Errorf("%d are free", f.free())
+	}
+}
+
 func TestWhoLeavesTheLineLeavesNothingBehind(t *testing.T) {
 	f := newFreeSlots(4)
 	for range 4 {
