@@ -92,8 +92,8 @@ type Rows[T Element] struct {
 	Width    int // how many elements of a row count. Where that is Stride, Elements is the array and nothing else
 }
 
-// Len is how many rows there are.
-func (r Rows[T]) Len() int { return len(r.Elements) / r.Stride }
+// Len is how many rows there are. The zero Rows have none.
+func (r Rows[T]) Len() int { return len(r.Elements) / max(1, r.Stride) }
 
 // Row is the elements of row i.
 func (r Rows[T]) Row(i int) []T {

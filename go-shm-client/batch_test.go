@@ -175,7 +175,7 @@ func TestAWrongViewOfABatchNamesBoth(t *testing.T) {
 	client := dialFake(t, withModels(t, &double))
 	batch := mustReserveBatch(t, mustModel(t, client, "double"), 2)
 	defer batch.Release()
-	if _, err := ViewBatch[int32](batch, "x"); !errors.Is(err, ErrTensor) || !strings.Contains(err.Error(), `"x" FP32 [2 2] as []int32, expected []float32`) {
+	if rows, err := ViewBatch[int32](batch, "x"); rows.Len() != 0 || !errors.Is(err, ErrTensor) || !strings.Contains(err.Error(), `"x" FP32 [2 2] as []int32, expected []float32`) {
 		t.Error(err)
 	}
 	if _, err := ViewBatch[float32](batch, "z"); !errors.Is(err, ErrTensor) || !strings.Contains(err.Error(), `no tensor "z"`) {
