@@ -43,10 +43,10 @@ func (c *Client) ready(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	var all, starting []string
+	var all, unready []string
 	for _, m := range models {
 		if all = append(all, m.Name); m.State != "ready" && wanted(names, m.Name) {
-			starting = append(starting, m.Name)
+			unready = append(unready, fmt.Sprintf("%s is %s", m.Name, m.State))
 		}
 	}
 	for _, name := range names {
@@ -54,11 +54,14 @@ func (c *Client) ready(ctx context.Context, names []string) error {
 			return notRun(fmt.Errorf("%w: %q, there are %q", ErrNoSuchModel, name, all))
 		}
 	}
-	if starting != nil {
-		return fmt.Errorf("%w: starting: %s", ErrServerGone, fault.Line(strings.Join(starting, ", ")))
+	if unready != nil {
+		return fmt.Errorf("%w: %s", errNotReady, fault.Line(strings.Join(unready, ", ")))
 	}
 	return nil
 }
+
+// errNotReady is ErrServerGone: of a model that is not ready, nobody serves it.
+var errNotReady = fault.As(errors.New("shm-server is not ready"), ErrServerGone)
 
 // wanted is whether a name is one of names, or there are none.
 func wanted(names []string, name string) bool { return len(names) == 0 || slices.Contains(names, name) }

@@ -96,7 +96,7 @@ func TestReadyIsAServerWhoseModelsAre(t *testing.T) {
 	for _, names := range [][]string{nil, {"slow"}, {"quick", "slow"}} {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		err := client.WaitReady(ctx, names...)
-		if !errors.Is(err, ErrDeadlineExceeded) || !errors.Is(err, ErrServerGone) || !strings.HasSuffix(err.Error(), "starting: slow") {
+		if !errors.Is(err, ErrDeadlineExceeded) || !errors.Is(err, ErrServerGone) || !strings.HasSuffix(err.Error(), "shm-server is not ready: slow is starting") {
 			t.Errorf("%q: %v", names, err)
 		}
 		cancel()
