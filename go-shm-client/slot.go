@@ -19,6 +19,9 @@ import (
 //	err = slot.Run(ctx)
 //	vec, err := shm.View[float32](slot, "vector")  // valid until Release, or the next Run
 //
+// Where the model is replaced by its next version, a slot that was leased before goes on: its call is run by the next version, and the
+// outputs are copied to where they are expected.
+//
 // A Slot is a value and may be copied; all copies are the same lease. The zero Slot is a lease that is over.
 type Slot struct {
 	lease      *lease
