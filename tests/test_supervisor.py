@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import socket
+import threading
 
 import pytest
 from conftest import children, ended, until
@@ -89,6 +90,25 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
     away.stop()
     assert away.counters()["worker_starts"] == 1
     assert "did not stop within" not in caplog.text
+
+
+def test_only_so_many_load_at_a_time_and_who_waits_can_be_stopped(supervisor, monkeypatch):
+    monkeypatch.setattr("shm_server.door.replica.LOADING", threading.BoundedSemaphore(1))
+    loading = supervisor("endless")
+    until(lambda: loading.pid)
+    stopped, second, third = (supervisor("computing") for _ in range(3))
+    stopped.stop()
+    with pytest.raises(ModelError, match="the server is stopping"):
+        stopped.wait_ready()
+    assert (stopped.pid, second.pid, third.pid) == (None, None, None)
+    loading.stop()
+    second.wait_ready()
+    third.wait_ready()
+    first = second.pid
+    another = supervisor("endless")  # whose turn it is
+    until(lambda: another.pid)
+    os.kill(first, signal.SIGKILL)  # what was there does not wait for its turn
+    until(lambda: second.alive and second.pid != first)
 
 
 def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervisor, monkeypatch, caplog):

@@ -12,6 +12,7 @@ One thread has all of a worker's life, from its start to its end, and then the n
 import collections
 import contextlib
 import logging
+import os
 import queue
 import socket
 import threading
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 # How long a worker whose model has moved may go on with what it has: a batch, or whole replies. One that hangs is
 # killed then, and its callers ask again.
 LEAVE_SECONDS = {Protocol.CALL.name: 30.0, Protocol.STREAM.name: 600.0}
+
+# How many may load at a time: else a folder of a hundred models has them all share the cores, and what memory loading
+# takes, until the last is ready. Only a replica's first worker waits for its turn: who was there comes back at once.
+LOADING = threading.Semaphore(max(4, len(os.sched_getaffinity(0))))
 
 
 class Backoff:
@@ -76,6 +81,7 @@ class Replica:
         self._first: queue.SimpleQueue[ModelError | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._loaded = self._stopping = False
+        self._place = contextlib.ExitStack()  # among those that load
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._thread.start()
 
@@ -187,6 +193,20 @@ class Replica:
 
     def _run(self) -> None:
         """One worker after the other."""
+        if self._take_place():
+            with self._place:
+                self._follow()
+        self._first.put(ModelError("the server is stopping"))  # should anybody still wait
+
+    def _take_place(self) -> bool:
+        """Wait for the turn to load; False: it is to stop."""
+        while not self._stopping:
+            if LOADING.acquire(timeout=0.1):  # a stop wakes nobody who waits for a semaphore
+                self._place.callback(LOADING.release)
+                return True
+        return False
+
+    def _follow(self) -> None:
         while not self._stopping:
             error, served = self._have_one()
             if self._stopping:
@@ -197,7 +217,6 @@ class Replica:
             seconds = self._backoff.after(served)
             log.error("%s; it is started again in %g s", error, seconds)
             self._stopped.wait(seconds)
-        self._first.put(ModelError("the server is stopping"))  # should anybody still wait
 
     def _have_one(self) -> tuple[ModelError, float]:
         """A worker from its start to its end: why it ended, and how many seconds it served."""
@@ -221,6 +240,7 @@ class Replica:
                     log.info("%s is back, as %d", self.called, worker.pid)
                 else:
                     self._loaded = True
+                    self._place.close()
                     self._first.put(None)
         except (wire.Malformed, OSError) as error:  # `messages` has ended it
             failed = ModelError(f"{self.called} was killed, it cannot be understood: {describe(error)}")
