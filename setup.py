@@ -15,7 +15,7 @@ setup(
     ext_modules=[
         Extension(
             "shm_server._core",
-            [f"shm_server/native/{name}.c" for name in ("core", "lane", "poller", "mapping", "guard")],
+            [f"shm_server/native/{name}.c" for name in ("core", "lane", "poller", "mapping", "guard", "client")],
             depends=[str(header) for header in Path("shm_server/native").glob("*.h")],
             extra_compile_args=flags,
             extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],

@@ -17,6 +17,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shm_server.client.aio import AsyncClient
+    from shm_server.client.client import Client
     from shm_server.door.listener import SocketInUse, default_socket
     from shm_server.door.server import Server
     from shm_server.models import Classifier, load_classifier
@@ -26,14 +28,19 @@ if TYPE_CHECKING:
 
 # Imported when they are used: the command takes signals before NumPy is there.
 _MODULES = {
+    "AsyncClient": "client.aio",
     "Classifier": "models",
+    "Client": "client.client",
     "Server": "door.server",
     "SocketInUse": "door.listener",
     "default_socket": "door.listener",
     "load_classifier": "models",
     "model": "models.function",
 }
-__all__ = ["Classifier", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier", "model"]
+__all__ = [
+    "AsyncClient", "Classifier", "Client", "Server", "SocketInUse", "__version__", "default_socket", "load_classifier",
+    "model",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -11,6 +11,7 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include "client_lane.h"
 #include "lane.h"
 #include "mapping.h"
 #include "poller.h"
@@ -70,7 +71,8 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *module = PyModule_Create(&core_module);
     if (!module)
         return NULL;
-    if (lane_add_type(module) < 0 || poller_add_type(module) < 0 || mapping_add_type(module) < 0) {
+    if (lane_add_type(module) < 0 || poller_add_type(module) < 0 || mapping_add_type(module) < 0 ||
+        client_lane_add_type(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

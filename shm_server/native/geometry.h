@@ -74,15 +74,13 @@ static inline bool geometry_power_of_two(uint32_t n)
     return n && !(n & (n - 1));
 }
 
-/* Copy the geometry of the segment of `size` bytes at `base` out of its header and check it. False: it is not one that a
- * server may serve. */
-static inline bool geometry_read(struct geometry *at, const uint8_t *base, uint64_t size)
+/* Copy the geometry of a segment of `size` bytes out of `header`, its first page or a copy of that, and check it. False: it is not
+ * one that a server may serve. */
+static inline bool geometry_parse(struct geometry *at, const uint8_t *header, uint64_t size)
 {
     memset(at, 0, sizeof *at);
-    if (size < SHM_PAGE_BYTES || (uintptr_t)base % SHM_PAGE_BYTES)
-        return false;
-    memcpy(&at->lane, base + SHM_HEADER_LANE, sizeof at->lane);
-    memcpy(at->tensors, base + SHM_HEADER_TENSORS, sizeof at->tensors);
+    memcpy(&at->lane, header + SHM_HEADER_LANE, sizeof at->lane);
+    memcpy(at->tensors, header + SHM_HEADER_TENSORS, sizeof at->tensors);
     const struct shm_lane *lane = &at->lane;
     if (lane->slot_count < 1 || lane->slot_count > SHM_MAX_SLOTS || !geometry_power_of_two(lane->submission_entries) ||
         !geometry_power_of_two(lane->completion_entries) || lane->submission_entries < lane->slot_count ||
@@ -106,6 +104,12 @@ static inline bool geometry_read(struct geometry *at, const uint8_t *base, uint6
         return geometry_streams(at, size);
     }
     return lane->protocol == SHM_PROTOCOL_CALL;
+}
+
+/* The geometry of the segment of `size` bytes at `base`, which somebody else may be writing. */
+static inline bool geometry_read(struct geometry *at, const uint8_t *base, uint64_t size)
+{
+    return size >= SHM_PAGE_BYTES && (uintptr_t)base % SHM_PAGE_BYTES == 0 && geometry_parse(at, base, size);
 }
 
 #endif

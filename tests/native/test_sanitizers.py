@@ -52,6 +52,11 @@ def run(program: Path, *arguments: object, seconds: int = 100) -> str:
     return done.stdout
 
 
+def test_no_bytes_of_a_hostile_server_harm_the_client(build):
+    said = run(build("fuzz_client.c", MEMORY), SEED, 400)
+    assert said.startswith(f"seed {SEED}\n400 sessions")
+
+
 def test_two_threads_exchange_every_byte_without_a_race_or_a_lost_wake_up(build):
     said = run(build("two_threads.c", THREADS), SEED, 20_000)
     assert said.count("completions") == 3
@@ -81,6 +86,21 @@ def test_the_core_reads_and_writes_the_golden_segments_as_they_say(build, golden
     if golden["error"] != found:
         assert name.startswith("completion_"), last  # those are for the client to find
         assert found is None
+
+
+COMPLETION_WORDS = ("turn", "request_id", "slot", "status", "flags", "extent", "message_bytes", "batch", "checksum",
+                    "queue_ns", "model_ns")  # fmt: skip
+
+
+@pytest.mark.parametrize("golden", golden_rings(), ids=lambda golden: golden["name"])
+def test_the_clients_side_reads_and_writes_the_golden_segments_as_they_say(build, golden):
+    name, lane = golden["name"], golden["lane"]
+    heads = lane["submission_head"], lane["completion_head"], len(lane["submissions"])
+    *lines, last = run(build("golden_client.c", MEMORY), GOLDEN / f"{name}.bin", *heads).splitlines()
+    wanted = [tuple(entry[word] for word in COMPLETION_WORDS) for entry in lane["completions"]]
+    assert [tuple(map(int, line.split())) for line in lines] == wanted
+    ours = golden["error"] if name.startswith("completion_") else None  # the others are for the server to find
+    assert last.partition(":")[0] == (ours or "ok")
 
 
 def golden_headers() -> list[dict]:
@@ -124,7 +144,7 @@ def test_the_extension_passes_its_tests_under_address_and_undefined_behaviour_sa
         "SHM_CORE": str(sanitized_core),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "sanitized_core", "-p", "no:cacheprovider"]
-    command += [ROOT / "tests/conformance/test_core.py", ROOT / "tests/conformance/test_mapping.py"]
+    command += [ROOT / "tests/conformance" / f"test_{name}.py" for name in ("core", "client_lane", "mapping")]
     command += ["-k", "not another_sigbus and not little_memory"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
     said = done.stdout + done.stderr
