@@ -29,9 +29,9 @@ class Contestant:
 SPINNING = Contestant("shm-spin", "shm, both sides spinning", "spinning", "shm", "forever", "#b2182b")
 DEFAULT = Contestant("shm-default", "shm, by default (spins 100 us, then sleeps)", "default", "shm", "100us", "#ef6548")
 PARKED = Contestant("shm-parked", "shm, parked (neither side spins)", "parked", "shm", "0", "#fdae6b")
-UDS = Contestant("uds", "Unix socket, 4-byte length", "default", "uds", colour="#2166ac")
+UDS = Contestant("uds", "Unix socket, 4-byte length", "transports", "uds", colour="#2166ac")
 GRPC = Contestant("grpc", "gRPC over a Unix socket", "grpc", "grpc", colour="#4d9221")
-HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "default", "http", colour="#762a83")
+HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "transports", "http", colour="#762a83")
 
 ONE_CORE = tuple(
     replace(each, key=f"{each.key}-one-core", label=f"{each.label}; both on one core", cpu=min(os.sched_getaffinity(0)))

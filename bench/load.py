@@ -45,7 +45,7 @@ class Load:
             "-seed", str(self.seed), "-warmup", str(self.warm_up),
         ]  # fmt: skip
         if observe:
-            command += ["-server", str(server.pid)]
+            command += ["-server", str(server.serving)]
         if op == "classify":
             command += ["-pictures", str(self.pictures), "-labels", str(self.labels)]
         for name, value in flags.items():

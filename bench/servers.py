@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 600.0  # eight at a time, also on a busy machine
 STOP_SECONDS = 60.0
 
-IMAGES = ("spinning", "default", "parked", "grpc")
+IMAGES = ("spinning", "default", "parked", "transports", "grpc")
 # One that serves pictures and prompts by default; and those of bench/scripted.py, by how they wait.
 PROMPTS = "prompts"
 SCRIPTED = {"scripted-spinning": "inf", "scripted-default": "100", "scripted-parked": "0"}
@@ -100,9 +100,16 @@ class Server:
             self._place(everywhere)
 
     def _place(self, cpus: set[int]) -> None:
-        for thread in os.listdir(f"/proc/{self.pid}/task"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                os.sched_setaffinity(int(thread), cpus)
+        for pid in group_states(self.pid):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(ProcessLookupError):  # it has ended
+                    os.sched_setaffinity(int(thread), cpus)
+
+    @property
+    def serving(self) -> int:
+        """The process that answers: of the pictures' model, where that has one of its own."""
+        others = sorted(set(group_states(self.pid)) - {self.pid})
+        return others[0] if others else self.pid
 
     def stop(self) -> None:
         self.thaw()
@@ -176,6 +183,11 @@ class Fleet:
         if name == "grpc":
             command = [*orders.PYTHON, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
+        if name == "transports":
+            port = free_port()
+            addresses = {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
+            command = [*orders.PYTHON, "bench.transports_peer", "--engine", self.engine_name]
+            return Server(name, [*command, "--uds", addresses["uds"], "--http", str(port)], addresses, log)
         if name in SCRIPTED:
             command = [*orders.PYTHON, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
             command += ["--prompt-priority", self._prompt_priority]
@@ -185,11 +197,7 @@ class Fleet:
         addresses = {"shm": shm}
         if name == PROMPTS:
             command += ["--prompt-priority", self._prompt_priority]
-        elif name == "default":
-            port = free_port()
-            addresses |= {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
-            command += ["--uds", addresses["uds"], "--http", str(port)]
-        else:
+        elif name != "default":
             command += ["--spin", {"spinning": "forever", "parked": "0"}[name]]
         return Server(name, command, addresses, log)
 

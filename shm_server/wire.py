@@ -156,10 +156,11 @@ def receive(sock: socket.socket, *kinds: type[Message], flags: int = 0) -> tuple
     EOFError: the other process has closed its end; Malformed; OSError EMFILE: the socket that came was lost, this
     process has as many descriptors open as it may. No program that is started inherits what was passed.
     """
+    room, flags = socket.CMSG_LEN(_INT.size), flags | socket.MSG_CMSG_CLOEXEC
     try:  # not socket.recv_fds: that of Python 3.11 drops the flags that it is given
-        packet, rights, how, _ = sock.recvmsg(MAX_PACKET, socket.CMSG_LEN(_INT.size), flags | socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:  # it had not read all of ours
-        packet, rights, how = b"", [], 0
+        packet, rights, how, _ = sock.recvmsg(MAX_PACKET, room, flags)
+    except ConnectionResetError:  # it had not read all of ours; what it had said by then is still there, said once
+        packet, rights, how, _ = sock.recvmsg(MAX_PACKET, room, flags)
     passed = None
     for _, _, data in rights:  # at most one: there is room for no more, and nothing in it when the socket was lost
         passed = socket.socket(fileno=_INT.unpack(data)[0]) if data else None

@@ -12,6 +12,7 @@ from conftest import children, ended, until
 from stub_generators import supervised
 
 from shm_server import wire
+from shm_server.door import replica
 from shm_server.door.replica import Backoff
 from shm_server.door.supervisor import Supervisor
 from shm_server.door.worker_process import WorkerProcess
@@ -188,3 +189,44 @@ def test_a_worker_that_ended_is_seen_though_a_child_of_its_own_lives(supervisor,
         assert "".join(forking.generate("to be", Sampling())) == "to be "
     finally:
         (tmp_path / "gate").touch()
+
+
+def test_a_worker_that_has_moved_and_hangs_is_killed_and_its_callers_hear_of_it(supervisor, monkeypatch, caplog):
+    monkeypatch.setitem(replica.LEAVE_SECONDS, "STREAM", 0.5)
+    one = supervisor("computing")
+    one.wait_ready()
+    first, pieces = one.pid, one.generate("say:on hang", Sampling())
+    assert next(pieces) == "on"
+    one.reload()
+    assert one.alive
+    assert one.pid != first
+    assert "".join(one.generate("say:new", Sampling())) == "new"
+    with pytest.raises(Unavailable):
+        next(pieces)
+    until(lambda: ended(first))
+    assert f"has moved and does not end: {first} is killed" in caplog.text
+    assert one.counters()["worker_crashes"] == 0
+
+
+def test_a_stop_while_a_new_version_loads_ends_all_of_it(supervisor, monkeypatch, tmp_path):
+    monkeypatch.setenv("STUB_TOLD", str(tmp_path / "told"))
+    one = supervisor("told")
+    one.wait_ready()
+    first = one.pid
+    (tmp_path / "told").write_text("wait")
+    raised = []
+
+    def reload() -> None:
+        with pytest.raises(ModelError) as error:
+            one.reload()
+        raised.append(error)
+
+    reloading = threading.Thread(target=reload)
+    reloading.start()
+    until(lambda: len(children(os.getpid())) >= 2 and one._coming and one._coming[0].pid)
+    second = one._coming[0].pid
+    one.stop()
+    reloading.join(300)
+    assert raised
+    assert ended(first)
+    assert ended(second)

@@ -141,3 +141,15 @@ def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_o
         assert generator.pid == pid
     finally:
         generator.stop()
+
+
+def test_what_was_said_before_the_end_is_heard_by_who_had_said_more():
+    """The kernel says first that the other end was closed with something of ours unread."""
+    ours, theirs = wire.pair()
+    with ours:
+        wire.send(theirs, wire.Counters({"calls": 3}))
+        wire.send(ours, wire.AskCounters())
+        theirs.close()
+        assert wire.receive(ours, wire.Counters) == (wire.Counters({"calls": 3}), None)
+        with pytest.raises(EOFError):
+            wire.receive(ours, wire.Counters)

@@ -59,7 +59,7 @@ def calling(bench: Bench, contestant: Contestant, tool: str) -> dict[str, float]
         bench.fleet.only(contestant.server) as server,
         bench.load.hold(contestant, server, "echo", observe=False, seconds=bench.plan.syscall_seconds) as run,
     ):
-        with syscalls.counted(tool, {"client": run.pid, "server": server.pid}, bench.directory) as counts:
+        with syscalls.counted(tool, {"client": run.pid, "server": server.serving}, bench.directory) as counts:
             run.release()
             run.wait_until_measured()
         count = run.result()["count"]
@@ -76,7 +76,7 @@ def connected(bench: Bench, contestant: Contestant, tool: str) -> dict[str, floa
     ):
         run.release()
         time.sleep(SETTLE_SECONDS)
-        with syscalls.counted(tool, {"client": run.pid, "server": server.pid}, bench.directory) as counts:
+        with syscalls.counted(tool, {"client": run.pid, "server": server.serving}, bench.directory) as counts:
             time.sleep(seconds)
         run.result()
     return {f"{side}_per_idle_second": counts[side] / seconds for side in ("client", "server")}

@@ -19,7 +19,7 @@ from bench.servers import Fleet
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("spinning", "default", "grpc")) as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("spinning", "default", "transports", "grpc")) as fleet:
         yield fleet
 
 
@@ -51,7 +51,7 @@ def test_shared_memory_says_how_it_waited(fleet, caller):
 
 
 def test_an_open_loop_makes_every_call_that_was_due(fleet, caller):
-    with fleet.only("default") as server:
+    with fleet.only("transports") as server:
         run = caller.run(UDS, server, "echo", seconds=0.5, rate=100, callers=8)
     assert run["count"] + run["unfinished"] == 50  # those given up on a machine that stood still count as well
     assert len(Histogram([run["histogram"]])) == 50
@@ -59,7 +59,7 @@ def test_an_open_loop_makes_every_call_that_was_due(fleet, caller):
 
 
 def test_calls_that_are_never_answered_count_with_the_time_they_waited(fleet, caller):
-    with fleet.only("default") as server, caller.hold(UDS, server, "echo", seconds=0.2, rate=100, callers=4) as run:
+    with fleet.only("transports") as server, caller.hold(UDS, server, "echo", seconds=0.2, rate=100, callers=4) as run:
         server.freeze()
         measured = run.go()
         server.thaw()
@@ -82,7 +82,7 @@ def test_a_wrong_answer_is_an_error_and_no_sample(fleet, caller):
 
 
 def test_a_run_against_nobody_says_why(fleet, caller, tmp_path):
-    server = dataclasses.make_dataclass("Gone", ["pid"], namespace={"address": lambda *_: str(tmp_path / "gone")})
+    server = dataclasses.make_dataclass("Gone", ["serving"], namespace={"address": lambda *_: str(tmp_path / "gone")})
     with pytest.raises(LoadError, match="no such file or directory"):
         caller.run(DEFAULT, server(os.getpid()), "echo", calls=1)
 

@@ -223,6 +223,8 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
         error("--model is not for --engine none")
     if args.uds and os.path.abspath(args.uds) == os.path.abspath(args.socket):
         error(f"--socket and --uds are both {args.uds}")
+    if args.cpu is not None and args.replicas > 1:
+        error(f"--cpu {args.cpu} pins a thread: --replicas {args.replicas} are not for one core")
     if args.metrics and args.metrics == args.http:
         error(f"--http and --metrics are both {args.http}")
     engine = generator_of(args)

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
         error.filename = error.filename or args.socket
         raise
     if not outcomes:
-        print("no model of this server can be loaded again: it has none but the bundled network")
+        print("this server has no model")
     for each in outcomes:
         print(each)
     return 1 if any(each.error for each in outcomes) else 0

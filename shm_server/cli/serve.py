@@ -9,7 +9,6 @@ import logging
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -21,13 +20,12 @@ from shm_server.door.listener import Listener
 from shm_server.door.supervisor import Supervisor
 from shm_server.door.takeover import Handover, Takeover
 from shm_server.gateways import tcp, uds
-from shm_server.gateways.serialized import Serialized
+from shm_server.gateways.lane_classifier import LaneClassifier
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime.describe import message
 from shm_server.runtime.process import Stop
 from shm_server.session import doorbell
 from shm_server.session.doorbell import Refused
-from shm_server.worker.call_lane import buckets
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +49,10 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     packets = claims.listener("uds", args.uds) if args.uds else None
     http, web = (_optional("http"), claims.port("http", args.http)) if args.http else (None, None)
     metrics, scraped = (_optional("metrics"), claims.port("metrics", args.metrics)) if args.metrics else (None, None)
-    generator = None
     found = Fleet(lambda: _wanted(args), lambda wanted: _supervisor(args, wanted))
+    generator = None
     with stop.held():
-        stack.callback(_stop_all, found.supervisors)
+        stack.callback(lambda: _stop_all(found.supervisors))
         found.start()
     if loads := options.generator_options(args):
         with stop.held():
@@ -66,26 +64,17 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
                 **_limits(args),
             )
             stack.callback(generator.stop)
-    classifier = None if options.sources_given(args) else _classifier(args)  # meanwhile
     for each in found.supervisors:
         each.wait_ready()
     generator = _ready(generator, args)
-    if classifier and (packets or web):
-        classifier = Serialized(classifier)
-    serving = server.Server(
-        classifier,
-        shm,
-        spin_us=args.spin,
-        max_batch=args.max_batch,
-        slots=args.slots,
-        cpu=args.cpu,
-        workers=found.supervisors,
-        generator=generator,
-        **_limits(args),
-    )
+    common = {"spin_us": args.spin, "slots": args.slots} | _limits(args)
+    serving = server.Server(None, shm, workers=found.supervisors, generator=generator, **common)
     stop.serving(serving.stop)
-    others = [uds.Server(classifier, packets)] if packets else []
-    others += [http.Server(classifier, web, generator, serving.parts, on_failure=serving.stop)] if web else []
+    pictures = None
+    if (packets or web) and not options.sources_given(args) and found.supervisors:
+        pictures = stack.enter_context(contextlib.closing(LaneClassifier(args.socket, found.supervisors[0])))
+    others = [uds.Server(pictures, packets)] if packets else []
+    others += [http.Server(pictures, web, generator, serving.parts, on_failure=serving.stop)] if web else []
     others += [metrics.Server(serving, scraped)] if scraped else []
     serving.when_listening = claims.confirm
     serving.tasks["takeover"] = Handover(claims.addresses, serving.hand_over).converse
@@ -98,14 +87,22 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
         threading.Thread(target=found.watch, args=(ended,), name="watch", daemon=True).start()
     gc.collect()
     gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
-    # Threads share the GIL with the data thread; they hand it over after 0.1 ms, not after 5.
+    # Threads hand the GIL over after 0.1 ms, not after 5.
     sys.setswitchinterval(1e-4)
     for other in others:
         other.start()
         stack.callback(other.stop)
+
+    def end() -> None:
+        if serving.handed_over:
+            _leave(serving.forwards, others, stop)
+            return
+        for other in others:  # whose calls in hand the workers still answer
+            other.stop()
+        _stop_all(serving.forwards)
+
+    serving.at_end = end
     serving.run()
-    if serving.handed_over:
-        _leave([*found.supervisors, *([generator] if generator else [])], others, stop)
 
 
 def _leave(supervisors: Sequence[Supervisor], others: Sequence[object], stop: Stop) -> None:
@@ -195,6 +192,11 @@ class Reloading:
 
 def _wanted(args: argparse.Namespace) -> list[Wanted]:
     """What the flags, and the file that they name, want now."""
+    if args.engine == "none":
+        return []
+    if not options.sources_given(args):
+        loads = {"classifier": args.model, "engine": args.engine, "threads": args.model_threads}
+        return [Wanted("", loads | {"max_batch": args.max_batch, "slots": args.slots})]
     found = []
     for entry in config.entries(args):
         loads, mark = dataclasses.asdict(entry), entry.source.mark()
@@ -209,9 +211,11 @@ def _supervisor(args: argparse.Namespace, wanted: Wanted) -> Supervisor:
     return Supervisor(
         Protocol.CALL,
         wanted.options,
-        name=wanted.name,
-        called=f"the process of {wanted.name}",
+        name=wanted.name or None,
+        part=None if wanted.name else "classifier",
+        called=f"the process of {wanted.name or 'the classifier'}",
         spin_us=args.spin,
+        cpu=args.cpu,
         replicas=wanted.replicas,
         **_limits(args),
     )
@@ -228,18 +232,6 @@ def _stop_all(supervisors: Sequence[Supervisor]) -> None:
         each.ask_to_stop()
     for each in supervisors:
         each.stop()
-
-
-def _classifier(args: argparse.Namespace) -> models.Classifier | None:
-    """The one that the flags ask for, warm."""
-    if args.engine == "none":
-        return None
-    begun = time.perf_counter()
-    log.info("loading %s with %s", args.model or "the bundled model", args.engine)
-    classifier = models.load_classifier(args.engine, args.model, threads=args.model_threads)
-    models.warm_up(classifier, buckets(args.max_batch))
-    log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
-    return classifier
 
 
 def _ready(generator: Supervisor | None, args: argparse.Namespace) -> Supervisor | None:

@@ -25,6 +25,7 @@ class Wanted:
     """A model that is to be served."""
 
     name: str
+    """Under which it is served; empty: what it calls itself. At most one is so."""
     options: dict[str, object]
     """What its workers load, see worker/main.py."""
     replicas: int = 1
@@ -58,6 +59,7 @@ class Fleet:
         self.supervisors: list[Supervisor] = []
         """In the order of their sources, then those that came later. It only grows."""
         self._find, self._start = find, start
+        self._of: dict[str, Supervisor] = {}  # by the name in `Wanted`
         self._marks: dict[str, Hashable] = {}  # of what was loaded, or did not load
         self._lock = threading.Lock()  # one reload at a time
 
@@ -65,7 +67,7 @@ class Fleet:
         """Start what is wanted. `wait_ready` of each says when it is ready. ModelError."""
         for wanted in self._find():
             self._marks[wanted.name] = wanted.mark
-            self.supervisors.append(self._start(wanted))
+            self._add(wanted.name, self._start(wanted))
 
     def reload(self, name: str | None = None) -> list[Outcome]:
         """Have new workers take over those of the model `name`, or of all; start those that there were none of.
@@ -74,24 +76,27 @@ class Fleet:
         wanted any more serves on: folders vanish by mistake, too.
         """
         with self._lock:
-            wanted = [each for each in self._find() if name in (None, each.name)]
+            wanted = [each for each in self._find() if name in (None, each.name or self._of[""].name)]
             if name is not None and not wanted:
                 raise ModelError(f"there is no model {name!a:.100} to load again")
             return [self._load(each) for each in wanted]
 
     def _load(self, wanted: Wanted) -> Outcome:
         self._marks[wanted.name] = wanted.mark
-        for each in self.supervisors:
-            if each.name == wanted.name:
-                return again(each, wanted.options, wanted.replicas)
+        if there := self._of.get(wanted.name):
+            return again(there, wanted.options, wanted.replicas)
         supervisor = self._start(wanted)
         try:
             supervisor.wait_ready()
         except ModelError as error:
             supervisor.stop()
             return _said(Outcome(wanted.name, None, None, message(error)))
-        self.supervisors.append(supervisor)
+        self._add(wanted.name, supervisor)
         return _said(Outcome(wanted.name, None, _version(supervisor)))
+
+    def _add(self, name: str, supervisor: Supervisor) -> None:
+        self._of[name] = supervisor
+        self.supervisors.append(supervisor)
 
     def watch(self, ended: threading.Event) -> None:
         """Load again what changes on the disk, until `ended`. What changes still is left until it does not."""

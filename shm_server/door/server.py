@@ -3,7 +3,7 @@
 import collections
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from shm_server.door.listener import Listener, SocketInUse, default_socket
 from shm_server.door.supervisor import Supervisor
@@ -78,6 +78,8 @@ class Server(Control):
         self.handed_over = False
         """Did `run` return because of `hand_over`?"""
         self._answer_within = answer_within
+        self.at_end: Callable[[], None] = lambda: None
+        """Called when no client is left, before the counters are logged: to stop the workers, whose they are too."""
         self.questions["models"] = self.models
 
     def run(self) -> None:
@@ -88,11 +90,13 @@ class Server(Control):
             try:
                 with self._source or Listener(self._path, other_users=self.allow_other_users) as self._source:
                     super().run()
+                    self.at_end()
             except (SocketInUse, ValueError, OSError) as error:
                 if self._failure or isinstance(self._path, Listener) or not process.is_main_thread():
                     raise
                 raise SystemExit(f"shm-server: {process.words(error)}") from None
-            log.info("stopped: %s", ", ".join(f"{name} {value}" for name, value in self.counters().items() if value))
+            said = (f"{name} {value}" for name, value in self.all_counters().items() if value)
+            log.info("stopped: %s", ", ".join(said))
 
     @property
     def forwards(self) -> Sequence[Supervisor]:
@@ -118,8 +122,7 @@ class Server(Control):
     def parts(self) -> dict[str, str]:
         """What this server was asked to serve with: each `up`, `down` or `not answering`. Any thread."""
         states = {} if self.dispatcher.echo_only else {"classifier": self.state()}
-        states |= {worker.name: worker.state for worker in self._workers}
-        states |= {"generator": self._generator.state} if self._generator else {}
+        states |= {worker.part: worker.state for worker in self.forwards}
         words = {"ready": "up", "starting": "down"}
         return {name: words.get(state, state) for name, state in states.items()}
 

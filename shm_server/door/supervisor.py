@@ -36,6 +36,8 @@ class Supervisor:
     called      what the process is, in sentences
     spin_us     as for the server
     max_sessions, allow_other_users   as for the server; sessions of each replica
+    part        what it is called where health is asked for; None: its name, or "generator"
+    cpu         pin the data threads to this core
     idle        leave the core to whoever else wants it, see `main.give_way`
     replicas    how many processes serve it; each client belongs to one
     backoff     how long to wait before a worker is started again; of each replica when there are several
@@ -52,6 +54,8 @@ class Supervisor:
         name: str | None = None,
         called: str = "the generator's process",
         allow_other_users: bool = False,
+        part: str | None = None,
+        cpu: int | None = None,
         idle: bool = False,
         replicas: int = 1,
         backoff: Backoff | None = None,
@@ -59,9 +63,9 @@ class Supervisor:
     ) -> None:
         process.open_standard_descriptors()
         self.protocol, self.called, self.options = protocol, called, options
-        self._name, self._backoff, self._answer_within = name, backoff, answer_within
+        self._name, self._part, self._backoff, self._answer_within = name, part, backoff, answer_within
         self._serving = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
-        self._serving |= {"spin_us": spin_us, "idle": idle}
+        self._serving |= {"spin_us": spin_us, "idle": idle, "cpu": cpu}
         self._turn = itertools.count()
         self._reloads = 0
         self._retired: collections.Counter[str] = collections.Counter()  # counters of replicas that have ended
@@ -89,6 +93,11 @@ class Supervisor:
     def name(self) -> str:
         """Under which the model is served; what it calls itself is known once it is ready."""
         return self._name or str(self.model.get("name", ""))
+
+    @property
+    def part(self) -> str:
+        """What it is called where health is asked for."""
+        return self._part or (self.name if self.protocol == Protocol.CALL else "generator")
 
     @property
     def model(self) -> dict[str, object]:

@@ -43,6 +43,8 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from shm_server.client.errors import ModelError as ClientModelError
+from shm_server.client.errors import ServerGone
 from shm_server.door.supervisor import Supervisor
 from shm_server.gateways import tcp
 from shm_server.gateways.images import (
@@ -103,6 +105,10 @@ def application(
         pixels = body_pixels()
         try:
             scores = checked(classifier.scores(pixels), 1, len(classifier.class_names), 1)[0]
+        except ServerGone as error:
+            raise ServiceUnavailable(f"the model is not there for now: {error}") from error
+        except ClientModelError as error:
+            return {"error": str(error)}, STATUS_HTTP_CODE[Status.MODEL_ERROR]
         except BaseException as error:  # whatever a model raises, SystemExit too, is that request's answer
             log.error("a request's model failed: %s. %s", describe(error), where(error))
             return {"error": describe(error)}, STATUS_HTTP_CODE[Status.MODEL_ERROR]

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from shm_server.door import server
 from shm_server.gateways import tcp
 from shm_server.runtime import forked
-from shm_server.worker.counters import GAUGES, HELP
+from shm_server.worker.counters import BATCHES, GAUGES, HELP
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         counters = self._server.all_counters()
+        batches = {name: counters.pop(name) for name in tuple(counters) if name.startswith(BATCHES)}
         for name, text in GAUGES.items():
             yield GaugeMetricFamily(f"shm_{name}", text, counters.pop(name, 0))
         for name, value in counters.items():
             yield CounterMetricFamily(f"shm_{name}", HELP.get(name, name), value)
         sizes = CounterMetricFamily("shm_model_batches", "Model batches by the size they ran in", labels=["images"])
-        for bucket, count in self._server.dispatcher.batches.items():
-            sizes.add_metric([str(bucket)], count)
+        for name, count in batches.items():
+            sizes.add_metric([name.removeprefix(BATCHES)], count)
         yield sizes
         parts = GaugeMetricFamily(
             "shm_part_up", "Is a part there that the server was asked for, and answers", labels=["part"]

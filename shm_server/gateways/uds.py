@@ -57,7 +57,6 @@ class Server:
 
     def __init__(self, classifier: Classifier | None, listener: Listener) -> None:
         self._classifier, self._listener = classifier, listener
-        self._labels = [packet(CLASSIFY, name.encode()) for name in classifier.class_names] if classifier else []
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._stopping = False
@@ -156,8 +155,7 @@ class Server:
 
     def _answer(self, sock: socket.socket) -> None:
         """Answer packets until the peer hangs up between two of them."""
-        recv_into, send, labels = sock.recv_into, sock.sendall, self._labels
-        scores = self._classifier.scores if self._classifier else None
+        recv_into, send, classifier = sock.recv_into, sock.sendall, self._classifier
         received, pixels = _buffer()
         have = 0  # bytes of `received` that are not answered yet
 
@@ -186,11 +184,13 @@ class Server:
                 raise BrokenPacket(f"a packet of unknown type {kind}")
             elif length != 1 + IMAGE_BYTES:
                 raise BrokenPacket(f"an image of {length - 1} bytes, must be {IMAGE_BYTES}")
-            elif scores is None:
+            elif classifier is None:
                 raise BrokenPacket("this server has no model: it was started with --engine none")
             else:
                 receive(end)
-                send(labels[checked(scores(pixels), 1, len(labels), 1).argmax()])
+                names = classifier.class_names
+                best = checked(classifier.scores(pixels), 1, len(names), 1).argmax()
+                send(packet(CLASSIFY, names[best].encode()))
             have -= end
             if have:  # the peer has sent more already
                 received[:have] = received[end : end + have]

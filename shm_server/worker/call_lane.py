@@ -18,6 +18,7 @@ from shm_server.runtime.describe import describe, where
 from shm_server.session.doorbell import LaneRequest, Refused, welcome_metadata
 from shm_server.session.segment import LaneSpec, Plan, TensorSpec
 from shm_server.session.session import Session
+from shm_server.worker.counters import BATCHES
 from shm_server.worker.dispatch import SERVER_NAME, Dispatcher
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,8 @@ class CallDispatcher(Dispatcher):
         return LaneSpec(self.protocol, slots, inputs, outputs)
 
     def counters(self) -> dict[str, int]:
-        return super().counters() | {"views": self.views, "gathers": self.gathers}
+        sizes = {f"{BATCHES}{size}": count for size, count in self.batches.items()}
+        return super().counters() | {"views": self.views, "gathers": self.gathers} | sizes
 
     def serve(self, lane: _core.Lane) -> None:
         """Run the lane's batch, and what other sessions have pending, as one; never wait for more."""

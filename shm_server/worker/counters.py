@@ -1,5 +1,7 @@
 """What each counter counts, of both processes (README, "Counters")."""
 
+# What the counters of batches by the size that they ran in begin with.
+BATCHES = "batches_of_"
 HELP = {
     "echoes": "Echo requests answered",
     "calls": "Requests that a model has answered",

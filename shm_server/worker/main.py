@@ -20,7 +20,9 @@ import time
 from shm_server import wire
 from shm_server.generators import ModelError, NoGenerator, Sampling, load_generator
 from shm_server.layout import Protocol, Status
+from shm_server.models import load_classifier, warm_up
 from shm_server.models.checking import trial
+from shm_server.models.classified import Classified
 from shm_server.models.quiet import quiet_imports
 from shm_server.models.source import Source
 from shm_server.runtime import logs, process
@@ -108,15 +110,29 @@ def load_stream(options: dict, spin_us: float) -> Dispatcher:
 
 
 def load_call(options: dict, spin_us: float) -> Dispatcher:
-    """`options`: `source`, the fields of a `Source`; `engine` and `threads` of its `load`; `max_batch` and `slots` as
-    for the server.
+    """`options`: `source`, the fields of a `Source`, or `classifier`, the file of one, None for the bundled network;
+    `engine` and `threads` as to load it; `max_batch` and `slots` as for the server.
     """
+    load = load_classified if "classifier" in options else load_source
+    return load(options, {"spin_us": spin_us, "max_batch": options["max_batch"], "slots": options["slots"]})
+
+
+def load_classified(options: dict, serving: dict) -> Dispatcher:
+    path, engine, begun = options["classifier"], options["engine"], time.perf_counter()
+    log.info("loading %s with %s", path or "the bundled model", engine)
+    classifier = load_classifier(engine, path, threads=options["threads"])
+    dispatcher = dispatcher_of(Classified(classifier), **serving)
+    warm_up(classifier, dispatcher.batches)
+    log.info("%s is warm after %.1f s", classifier.name, time.perf_counter() - begun)
+    return dispatcher
+
+
+def load_source(options: dict, serving: dict) -> Dispatcher:
     source, begun = Source(**options["source"]), time.perf_counter()
     log.info("loading %s from %s", source.name, source.place)
     model = source.load(engine=options["engine"], threads=options["threads"])
-    batches = {"max_batch": options["max_batch"], "slots": options["slots"]}
     version = source.version if source.is_file else None  # what is in Python says its own
-    dispatcher = dispatcher_of(model, name=source.name, version=version, spin_us=spin_us, **batches)
+    dispatcher = dispatcher_of(model, name=source.name, version=version, **serving)
     trial(model)  # which takes memory for some rows: what is too large has been refused
     dispatcher.warm_up()
     took = time.perf_counter() - begun
@@ -128,14 +144,21 @@ LOADERS = {Protocol.STREAM.name: load_stream, Protocol.CALL.name: load_call}
 
 
 def serve(
-    dispatcher: Dispatcher, pipe: socket.socket, *, idle: bool, max_sessions: int, allow_other_users: bool = False
+    dispatcher: Dispatcher,
+    pipe: socket.socket,
+    *,
+    idle: bool,
+    max_sessions: int,
+    allow_other_users: bool = False,
+    cpu: int | None = None,
 ) -> None:
     """Say that the model is ready, and serve until the server's process says stop."""
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(1e-4)
     inbox = Inbox(pipe, dispatcher)
-    inbox.control = Control(dispatcher, inbox, max_sessions=max_sessions, allow_other_users=allow_other_users)
+    others = {"max_sessions": max_sessions, "allow_other_users": allow_other_users}
+    inbox.control = Control(dispatcher, inbox, cpu=cpu, **others)
     wire.send(pipe, wire.Ready(dict(dispatcher.metadata())))
     if idle:  # not before: the server waits for us, and beside two busy processes we would get no core for a minute
         give_way()

@@ -1,0 +1,92 @@
+"""`shm-server serve --http --uds`: the transports are clients of the lane of the bundled network."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import struct
+
+import numpy as np
+import pytest
+from client import Client, connect
+from conftest import ROOT, children, ended, until
+from test_reload import port, reload
+
+from shm_server.layout import Op, Status
+
+# A model that needs no framework in TensorFlow's place.
+STUBBED = str(ROOT / "bench" / "tests" / "stubbed")
+PIXELS = np.random.default_rng(20261130).integers(0, 256, 3072, np.uint8).tobytes()
+
+
+@pytest.fixture
+def served(start, tmp_path):
+    """A server with the three transports, the port of HTTP and the path of the Unix socket's protocol."""
+    number, uds = port(), tmp_path / "uds"
+    path = os.pathsep.join(filter(None, [STUBBED, os.environ.get("PYTHONPATH")]))
+    flags = ("--generator", "none", "--http", number, "--metrics", port(), "--uds", str(uds))
+    return start(*flags, prefix=("env", f"PYTHONPATH={path}")), int(number), uds
+
+
+def over_http(number: int) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", number, timeout=300)
+    connection.request("POST", "/classify", PIXELS, {"Content-Type": "application/octet-stream"})
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def over_uds(path) -> str:
+    with connect(path) as sock:
+        sock.sendall(struct.pack(">IB", 1 + len(PIXELS), 1) + PIXELS)
+        (length,) = struct.unpack(">I", sock.recv(4))
+        body = b""
+        while len(body) < length:
+            body += sock.recv(length - len(body))
+        return body[1:].decode()
+
+
+def over_shared_memory(path) -> int:
+    with Client(path) as client:
+        client.slots[0, : len(PIXELS)] = np.frombuffer(PIXELS, np.uint8)
+        client.submit(0, Op.RUN)
+        done = client.wait()
+        assert done["status"] == Status.OK
+        return client.label(done)
+
+
+def test_every_transport_gives_the_same_answer_and_the_server_itself_has_no_model(served):
+    server, number, uds = served
+    (worker,) = children(server.pid)
+    status, said = over_http(number)
+    assert status == 200
+    assert said["label"] == over_uds(uds) == f"class {over_shared_memory(server.socket)}"
+    with open(f"/proc/{server.pid}/maps") as maps:
+        assert not re.search(r"tensorflow|jaxlib|openvino|onnxruntime", maps.read())
+    counters = server.stop()
+    assert counters["calls"] == 3, "the worker's counters are in the last line, too"
+    assert ended(worker)
+
+
+def test_callers_of_other_transports_notice_nothing_of_a_reload(served):
+    server, number, uds = served
+    before = over_http(number)
+    assert before[0] == 200
+    for _ in range(3):
+        assert reload(server) == (0, "patches: version 1 in place of 1\n")
+        assert over_http(number) == before
+        assert over_uds(uds) == before[1]["label"]
+    server.stop()
+
+
+def test_a_classifier_whose_process_is_away_is_503_and_comes_back(served):
+    server, number, _ = served
+    assert over_http(number)[0] == 200
+    (worker,) = children(server.pid)
+    os.kill(worker, signal.SIGSTOP)  # it is there, and not loading, for as long as it takes to look
+    os.kill(worker, signal.SIGKILL)
+    statuses = {over_http(number)[0] for _ in range(3)}
+    assert statuses <= {200, 503}
+    until(lambda: "the process of the classifier is back" in server.log)
+    until(lambda: over_http(number)[0] == 200)
+    server.stop()
