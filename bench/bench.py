@@ -27,12 +27,13 @@ class Bench:
     progress: Progress
     directory: Path  # for what is gone at the end
 
-    def call(self, tally: Tally, contestant: Contestant, op: str, **flags: float) -> dict[str, Any] | None:
+    def call(self, tally: Tally, contestant: Contestant, op: str, **flags: float | str) -> dict[str, Any] | None:
         """One run of a contestant while every other server is frozen, added to `tally`; None when it failed.
 
         A failure is a result: it is printed, and the benchmark goes on. A server that ends is not, and raises.
         """
-        with self.fleet.only(contestant.server) as server, server.pinned(contestant.cpu):
+        cpu = contestant.apart[1] if contestant.apart else contestant.cpu
+        with self.fleet.only(contestant.server) as server, server.pinned(cpu):
             try:
                 run = self.load.run(contestant, server, op, **flags)
             except LoadError as error:

@@ -1,4 +1,4 @@
-"""What the benchmark must show (issues 2, 3 and 4), computed from a result. What is not met is printed like what is."""
+"""What the benchmark must show (issues 2, 3, 4, 9), computed from a result. What is not met is printed like what is."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class _Rows:
 
     def value(self, key: str, name: str) -> float:
         return self._rows[key][name]
+
+    def by_size(self, what: str, key: str) -> dict[int, dict[str, Any]]:
+        """The rows of one contestant of "size", by their bytes. KeyError when there are none, or one failed."""
+        found = {row["bytes"]: row for row in self._rows.values() if row["key"] == f"{what}/{row.get('bytes')}/{key}"}
+        if not found or not all(row["count"] for row in found.values()):
+            raise KeyError(key)
+        return found
+
+
+def _unevenness(rows: dict[int, dict[str, Any]]) -> float:
+    medians = [row["latency_us"]["p50"] for row in rows.values()]
+    return max(medians) / min(medians)
+
+
+# From here on what a call costs besides the copy is a small part of it.
+LARGE_BYTES = 1 << 20
 
 
 def _bound(wanted: float, at_least: bool) -> str:
@@ -77,4 +93,41 @@ _CLAIMS: list[tuple[str, str, float, bool, Callable[[_Rows], float]]] = [
         lambda r: r.value("first/instant/shm-parked", "added_us"),
     ),
     ("prompt", "a token's way to Go, p50, parked, us", 20, False, lambda r: r.us("made/paced/shm-parked")),
+    (
+        "size",
+        "rows that nobody touches, p50: the slowest size / the fastest",
+        1.1,
+        False,
+        lambda r: _unevenness(r.by_size("untouched", "shm-spin")),
+    ),
+    (
+        "size",
+        "rows of 1 MiB and more that are touched, p50: shm spinning / memcpy",
+        1.3,
+        False,
+        lambda r: max(
+            row["of_memcpy"] for size, row in r.by_size("touched", "shm-spin").items() if size >= LARGE_BYTES
+        ),
+    ),
+    (
+        "replicas",
+        "a model of 1 ms, calls/s: two replicas / one",
+        1.7,
+        True,
+        lambda r: r.value("2/shm-default", "of_one"),
+    ),
+    (
+        "reload",
+        "calls that failed among reloads and takeovers",
+        0,
+        False,
+        lambda r: r.value("changing/shm-default", "errors"),
+    ),
+    (
+        "reload",
+        "reloads and takeovers, one after the other: s each",
+        2.4,
+        False,
+        lambda r: r.value("changing/shm-default", "s_each"),
+    ),
 ]

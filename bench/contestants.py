@@ -21,6 +21,7 @@ class Contestant:
     spin: str = "0"  # how the shm client waits
     colour: str = "black"
     cpu: int | None = None  # where both sides are pinned to
+    apart: tuple[int, int] | None = None  # or where the thread that calls is, and where the server
 
     def __str__(self) -> str:
         return self.label
@@ -50,9 +51,14 @@ WAKE_FLOOR = Contestant(
     "floor-wake", "C to C, a byte to one that sleeps at a socket (the floor)", "", "wake", colour="gray"
 )
 
+# bench/floor/rows.c: its way is the transport.
+MEMCPY = Contestant("memcpy", "memcpy in one process", "", "memcpy", colour="black")
+ROWS_FLOOR = Contestant("floor-rows", "C to C, shared memory, spinning", "", "touched", colour="gray")
+PACKETS = Contestant("packets", "Unix socket, 4-byte length", "packets", "packets", colour="#2166ac")
+
 # Not a transport: the model alone, as engine_limit.py calls it.
 ENGINE = Contestant("engine", "the engine called in process (the limit)", "", "")
 
-COLOURS = {each.key: each.colour for each in (*ALL, *FLOORS, WAKE_FLOOR, ENGINE)}
+COLOURS = {each.key: each.colour for each in (*ALL, *FLOORS, WAKE_FLOOR, ENGINE, MEMCPY, ROWS_FLOOR, PACKETS)}
 # Drawn dashed: what the others are compared with.
-REFERENCES = tuple(each.key for each in (*FLOORS, WAKE_FLOOR, ENGINE))
+REFERENCES = tuple(each.key for each in (*FLOORS, WAKE_FLOOR, ENGINE, MEMCPY, ROWS_FLOOR))

@@ -28,6 +28,8 @@ from shm_server import load_classifier
 from shm_server.models import ENGINES, INPUT_SHAPE, Classifier, warm_up
 
 IMAGE_BYTES = 3 * 32 * 32
+# A row of 16 MiB, and what is around it. 4 MiB by default.
+OPTIONS = (("grpc.max_receive_message_length", 17 << 20),)
 
 
 class Model:
@@ -68,7 +70,7 @@ def serve(model: Model, path: str, threads: int) -> None:
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(threads))
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(threads), options=OPTIONS)
     add_to(server, path, model.echo, model.classify)
     server.start()
     logging.info("listening on %s, grpcio %s", path, grpc.__version__)
@@ -88,7 +90,7 @@ async def serve_asyncio(model: Model, path: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=OPTIONS)
     add_to(server, path, echo, classify)
     await server.start()
     logging.info("listening on %s, grpcio %s, asyncio", path, grpc.__version__)

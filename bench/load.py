@@ -36,9 +36,17 @@ class Load:
 
     @contextlib.contextmanager
     def hold(
-        self, contestant: Contestant, server: Server, op: str, observe: bool = True, **flags: float | str
+        self,
+        contestant: Contestant,
+        server: Server,
+        op: str,
+        observe: bool = True,
+        until_stopped: bool = False,
+        **flags: float | str,
     ) -> Iterator[Run]:
-        """A run that is connected and warm, and waits to be let go. `observe`: it reads what the server uses."""
+        """A run that is connected and warm, and waits to be let go. `observe`: it reads what the server uses.
+        `until_stopped`: `Run.stop` ends it, or else its time does.
+        """
         command = [
             str(self.program), "-hold", "-transport", contestant.transport, "-op", op,
             "-address", server.address(contestant.transport), "-spin", contestant.spin,
@@ -48,8 +56,12 @@ class Load:
             command += ["-server", str(server.serving)]
         if op == "classify":
             command += ["-pictures", str(self.pictures), "-labels", str(self.labels)]
+        if until_stopped:
+            command.append("-until-line")
+        if contestant.apart:
+            command += ["-core", str(contestant.apart[0])]
         for name, value in flags.items():
-            command += [f"-{name}", value if isinstance(value, str) else f"{value:g}"]
+            command += [f"-{name}", str(value) if isinstance(value, str | int) else f"{value:g}"]
         run = Run(command, flags.get("seconds", 0.0) + PATIENCE_SECONDS, contestant.cpu)
         try:
             run.wait_until_ready()
@@ -80,6 +92,10 @@ class Run:
         """Let it begin to measure."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Have it stop before its time is over. Of a run that was started with `until_stopped`."""
+        self.release()
 
     def wait_until_measured(self) -> None:
         """Until it has printed its result. It does not end before `result` is called."""

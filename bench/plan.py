@@ -19,6 +19,11 @@ class Plan:
     sweep_seconds: float
     loads: tuple[float, ...]  # offered, as parts of what the engine does at its largest batch
     load_seconds: float
+    sizes: tuple[int, ...]  # bytes of a row
+    replicas: tuple[int, ...]
+    reloads: int
+    takeovers: int
+    change_seconds: float  # from one of those to the next
     syscall_seconds: float
     idle_seconds: float
     quiet_seconds: float  # of looking at what else the machine does
@@ -35,6 +40,11 @@ FULL = Plan(
     sweep_seconds=0.8,
     loads=(0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.1),
     load_seconds=1.5,
+    sizes=(64, 1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 22, 1 << 24),
+    replicas=(1, 2),
+    reloads=20,
+    takeovers=5,
+    change_seconds=2.2,
     syscall_seconds=1.0,
     idle_seconds=2.0,
     quiet_seconds=3.0,
@@ -51,6 +61,11 @@ QUICK = Plan(
     sweep_seconds=0.1,
     loads=(0.5,),
     load_seconds=0.15,
+    sizes=(64, 1 << 20),
+    replicas=(1, 2),
+    reloads=1,
+    takeovers=1,
+    change_seconds=0.0,
     syscall_seconds=0.1,
     idle_seconds=0.1,
     quiet_seconds=0.3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -22,6 +23,9 @@ TAILS = (
     "Complementary CDFs on two log axes: the height of a curve at x is the part of the calls that take longer than x. "
     "Further left is faster, steeper is steadier."
 )
+
+# How the keys of rows begin that are drawn beside one of the same contestant.
+SECOND = ("generating/", "changing/")
 
 
 def subplots(rows: int, columns: int, **how: Any) -> tuple[Figure, np.ndarray]:
@@ -59,9 +63,7 @@ def draw_tails(axes: Axes, rows: list[dict[str, Any]]) -> None:
         latency, exceeding = Histogram([row["histogram"]]).tail()
         # The last sample is exceeded by none: a curve ends at one in all of them.
         exceeding[-1] = 1 / row["count"]
-        dotted = row["key"].endswith("-one-core") or row["key"].startswith("generating/")
-        style = "--" if contestant(row) in REFERENCES else ":" if dotted else "-"
-        axes.step(latency, exceeding, style, where="post", label=row["label"], color=colour(row), linewidth=1.5)
+        axes.step(latency, exceeding, style(row), where="post", label=row["label"], color=colour(row), linewidth=1.5)
     axes.set(xscale="log", yscale="log", xlabel="microseconds", ylabel="part of the calls that take longer")
     tidy(axes)
     for part, name in ((0.5, "p50"), (0.1, "p90"), (0.01, "p99"), (0.001, "p99.9")):
@@ -81,11 +83,11 @@ def throughput_above_p99(axes: Any, rows: list[dict[str, Any]], level: str, name
         levels(each, [row[level] for row in rows])
 
 
-def levels(axes: Axes, values: list[int]) -> None:
+def levels(axes: Axes, values: list[int], name: Callable[[int], str] = str) -> None:
     """A logarithmic x axis that shows these and no others."""
     axes.set_xscale("log", base=2)
     shown = sorted(set(values))
-    axes.set_xticks(shown, [str(value) for value in shown])
+    axes.set_xticks(shown, [name(value) for value in shown])
 
 
 def by_label(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -97,6 +99,13 @@ def by_label(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def colour(row: dict[str, Any]) -> str:
     return COLOURS.get(contestant(row).removesuffix("-one-core"), "gray")
+
+
+def style(row: dict[str, Any]) -> str:
+    """Of a line: dashed for what others are compared with, dotted for somebody's second one."""
+    if contestant(row) in REFERENCES:
+        return "--"
+    return ":" if row["key"].endswith("-one-core") or row["key"].startswith(SECOND) else "-"
 
 
 def contestant(row: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -84,7 +85,8 @@ def measure(args: argparse.Namespace, plan: Plan, names: list[str], head: dict[s
     load.build(ROOT, program)
     floor = Floor(ROOT, BUILD)
     begun, ticks = time.monotonic(), machine.cpu_times()
-    servers = (*IMAGES, *(server for name in names for server in getattr(SECTIONS[name], "SERVERS", ())))
+    needed = [SECTIONS[name].servers(plan) for name in names if hasattr(SECTIONS[name], "servers")]
+    servers = tuple(dict.fromkeys(itertools.chain(IMAGES, *needed)))
     # Sockets' paths are short: at most 107 bytes.
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,

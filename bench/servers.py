@@ -31,6 +31,11 @@ STOP_SECONDS = 60.0
 IMAGES = ("spinning", "default", "parked", "transports", "grpc")
 # One that serves pictures and prompts by default; and those of bench/scripted.py, by how they wait.
 PROMPTS = "prompts"
+# The socket peer of rows, and servers of bench/rows.py: see `of`.
+PACKETS = "packets"
+UNTOUCHED, TOUCHED = "untouched", "touched"
+# And such that have so many processes of bench.rows:one_ms.
+REPLICAS = "replicas"
 SCRIPTED = {"scripted-spinning": "inf", "scripted-default": "100", "scripted-parked": "0"}
 
 
@@ -188,6 +193,17 @@ class Fleet:
             addresses = {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
             command = [*orders.PYTHON, "bench.transports_peer", "--engine", self.engine_name]
             return Server(name, [*command, "--uds", addresses["uds"], "--http", str(port)], addresses, log)
+        if name == PACKETS:
+            command = [*orders.PYTHON, "bench.packet_peer", "--socket", f"{path}.packets"]
+            return Server(name, command, {"packets": f"{path}.packets"}, log)
+        if name.startswith((UNTOUCHED, TOUCHED)):
+            what, _, size = name.partition("-")
+            command = [*orders.PYTHON, "bench.rows", "--socket", shm, "--bytes", size]
+            command += ["--untouched"] if what == UNTOUCHED else []
+            return Server(name, command, {"shm": shm}, log)
+        if name.startswith(REPLICAS):
+            command = [*orders.PYTHON, "shm_server.cli", "serve", "bench.rows:one_ms", "--socket", shm]
+            return Server(name, [*command, "--replicas", name.rpartition("-")[2]], {"shm": shm}, log)
         if name in SCRIPTED:
             command = [*orders.PYTHON, "bench.scripted", "--socket", shm, "--spin", SCRIPTED[name]]
             command += ["--prompt-priority", self._prompt_priority]
@@ -200,6 +216,11 @@ class Fleet:
         elif name != "default":
             command += ["--spin", {"spinning": "forever", "parked": "0"}[name]]
         return Server(name, command, addresses, log)
+
+
+def of(kind: str, number: int) -> str:
+    """The name of a server of rows of so many bytes, UNTOUCHED or TOUCHED, or of so many REPLICAS."""
+    return f"{kind}-{number}"
 
 
 def free_port() -> int:

@@ -2,13 +2,13 @@
 
 TITLE             of the figure
 QUESTION, HOW     what it answers, and how it is measured
-SERVERS           of servers.py that it needs besides those that serve images; may be missing
+servers(plan)     of servers.py that it needs besides those that serve images; may be missing
 measure(bench)    its part of results.json: {"rows": [tally.row(), ...], ...}
 table(section)    Markdown of that part
 plot(section)     a Figure of it
 """
 
-from . import batching, classify, concurrency, cost, echo, limit, processes, prompt
+from . import batching, classify, concurrency, cost, echo, limit, processes, prompt, reload, replicas, size
 
 SECTIONS = {
     "echo": echo,
@@ -19,4 +19,7 @@ SECTIONS = {
     "batching": batching,
     "limit": limit,
     "prompt": prompt,
+    "size": size,
+    "replicas": replicas,
+    "reload": reload,
 }

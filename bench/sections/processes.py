@@ -28,17 +28,16 @@ def measure(bench: Bench) -> dict[str, Any]:
     tallies = {(n, each): Tally(each.key, each.label, op=OP, processes=n) for n, each in places}
     for n, each in interleaved(places, plan.sweep_rounds, bench.seed, "processes", bench.progress):
         try:
-            tallies[n, each].add(combined(_together(bench, each, n)))
+            tallies[n, each].add(combined(together(bench, each, n, OP, seconds=plan.sweep_seconds)))
         except LoadError as error:
             tallies[n, each].add_failure(str(error))
     return {"rows": [tally.row() for tally in tallies.values()]}
 
 
-def _together(bench: Bench, contestant: Contestant, n: int) -> list[dict[str, Any]]:
+def together(bench: Bench, contestant: Contestant, n: int, op: str, **flags: float) -> list[dict[str, Any]]:
     """The runs of `n` processes that measure at the same time."""
     with bench.fleet.only(contestant.server) as server, contextlib.ExitStack() as stack:
-        flags = {"seconds": bench.plan.sweep_seconds}
-        runs = [stack.enter_context(bench.load.hold(contestant, server, OP, **flags)) for _ in range(n)]
+        runs = [stack.enter_context(bench.load.hold(contestant, server, op, **flags)) for _ in range(n)]
         for run in runs:
             run.release()
         return [run.result() for run in runs]

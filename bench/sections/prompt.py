@@ -13,6 +13,7 @@ from .. import plots, tables
 from ..bench import Bench
 from ..contestants import DEFAULT, ENGINE, HTTP, PARKED, SPINNING, WAKE_FLOOR, Contestant
 from ..load import LoadError
+from ..plan import Plan
 from ..rounds import interleaved
 from ..servers import PROMPTS, SCRIPTED
 from ..tally import Tally, part
@@ -23,8 +24,6 @@ HOW = (
     "The same prompts go to the same generator in process and through the lane: to one that has its pieces at once, so "
     "that nothing but the lane is seen, to one that makes a piece each 500 us, and to the bundled model. " + plots.TAILS
 )
-
-SERVERS = (PROMPTS, *SCRIPTED)
 
 LANES = tuple(
     replace(each, server=name)
@@ -83,6 +82,10 @@ PARTS = {
 }
 # How the keys of the rows begin that are drawn together.
 PLOTTED = ("first/instant", "made/paced", "echo", ("classify", "generating"))
+
+
+def servers(_: Plan) -> tuple[str, ...]:
+    return (PROMPTS, *SCRIPTED)
 
 
 def measure(bench: Bench) -> dict[str, Any]:

@@ -66,6 +66,27 @@ def results() -> dict[str, Any]:
             ("generating", "classify"),
         )
     ]
+    sized = [
+        {**row(f"{what}/{size}/{key}", key, us, what=what, bytes=size), **more}
+        for what, size, key, us, more in (
+            ("pinned", 32, "floor-rows", 0.1, {}),
+            ("pinned", 32, "shm-spin", 1.4, {}),
+            ("untouched", 64, "shm-spin", 1.5, {}),
+            ("untouched", 1 << 20, "shm-spin", 1.5, {}),
+            ("touched", 64, "memcpy", 0.1, {"of_memcpy": 1.0}),
+            ("touched", 64, "shm-spin", 2, {"of_memcpy": 20.0}),
+            ("touched", 1 << 20, "memcpy", 50, {"of_memcpy": 1.0}),
+            ("touched", 1 << 20, "shm-spin", 60, {"of_memcpy": 1.2}),
+        )
+    ]
+    sized.append(failed(f"touched/{1 << 20}/grpc", "gRPC", what="touched", bytes=1 << 20))
+    replicas = [
+        {**row(f"{n}/shm-default", f"{n} replicas", 1000 / n, replicas=n), "of_one": of_one}
+        for n, of_one in ((1, 1.0), (2, 1.5))
+    ]
+    reloaded = [row(f"{what}/shm-default", what, us) for what, us in (("quiet", 30), ("changing", 90))]
+    reloaded[1]["s_each"] = 2.0
+    changes = [{"what": "reload", "at_s": 0.0, "took_s": 1.0}, {"what": "take_over", "at_s": 2.0, "took_s": 2.0}]
     prompts[0]["added_percent"] = prompts[1]["added_percent"] = 75.0
     return {
         "header": {
@@ -85,5 +106,8 @@ def results() -> dict[str, Any]:
             "batching": {"rows": [offered], "capacity": 2000.0},
             "limit": {"rows": [alone, fed]},
             "prompt": {"rows": prompts},
+            "size": {"rows": sized},
+            "replicas": {"rows": replicas},
+            "reload": {"rows": reloaded, "changes": changes},
         },
     }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from bench import contestants, run
 from bench.histogram import Histogram
 from bench.plan import QUICK
-from bench.sections import SECTIONS, prompt
+from bench.sections import SECTIONS, prompt, size
 
 # Enough for some calls of everybody.
 PLAN = dataclasses.replace(
@@ -63,6 +63,10 @@ def test_nobody_is_left_out(results):
     assert "made/paced/floor-wake" in sections["prompt"]
     for what in ("classify", "generating", "beside"):
         assert {f"{what}/{each.key}" for each in prompt.CLASSIFIERS} <= sections["prompt"]
+    assert sections["size"] == {f"{what}/{n}/{each.key}" for what, n, each in size.places(QUICK)}
+    assert {row["replicas"] for row in results["sections"]["replicas"]["rows"]} == set(QUICK.replicas)
+    assert [each["what"] for each in results["sections"]["reload"]["changes"]].count("reload") == QUICK.reloads
+    assert len(results["sections"]["reload"]["changes"]) == QUICK.reloads + QUICK.takeovers
     assert {row["processes"] for row in results["sections"]["processes"]["rows"]} == set(QUICK.processes)
 
 

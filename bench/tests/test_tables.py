@@ -8,7 +8,8 @@ from bench.checks import checks
 from bench.publish import BEGIN, END, FRONT, between_markers, publish
 from bench.sections import SECTIONS
 from bench.sections.limit import limit
-from bench.tests.results import results
+from bench.sections.size import size_name
+from bench.tests.results import failed, results
 
 
 def test_a_result_can_be_written_as_json_and_drawn(tmp_path):
@@ -50,6 +51,33 @@ def test_what_the_prompt_lane_adds_is_claimed_by_what_was_measured():
     assert found["first token, p50: what the lane adds spinning, us"]["met"]
     assert not found["first token, p50: what the lane adds parked, us"]["met"]  # 130 us - 4 us
     assert found["a token's way to Go, p50, parked, us"]["measured"] is None
+
+
+def test_what_rows_of_every_size_cost_is_claimed_of_the_worst_of_them():
+    found = {each["claim"]: each for each in checks(results())}
+    assert found["rows that nobody touches, p50: the slowest size / the fastest"]["measured"] == 1.0
+    assert found["rows of 1 MiB and more that are touched, p50: shm spinning / memcpy"]["measured"] == 1.2  # not 20
+    some = results()
+    some["sections"]["size"]["rows"] = [
+        row for row in some["sections"]["size"]["rows"] if row["key"] != "touched/1048576/shm-spin"
+    ] + [failed("touched/1048576/shm-spin", "shm", what="touched", bytes=1 << 20)]
+    found = {each["claim"]: each for each in checks(some)}
+    assert found["rows of 1 MiB and more that are touched, p50: shm spinning / memcpy"]["measured"] is None
+
+
+def test_replicas_and_reloads_are_claimed_by_what_was_measured():
+    found = {each["claim"]: each for each in checks(results())}
+    assert not found["a model of 1 ms, calls/s: two replicas / one"]["met"]  # 1.5
+    assert found["calls that failed among reloads and takeovers"]["met"]
+    some = results()
+    some["sections"]["reload"]["rows"][1]["errors"] = 1
+    assert not {each["claim"]: each for each in checks(some)}["calls that failed among reloads and takeovers"]["met"]
+    assert "1 reload (p50 1.00 s) and 1 takeover (p50 2.00 s) in 4.0 s." in report.markdown(results())
+
+
+@pytest.mark.parametrize(("size", "name"), [(64, "64 B"), (1 << 14, "16 KiB"), (1 << 24, "16 MiB")])
+def test_sizes_are_named_as_people_do(size, name):
+    assert size_name(size) == name
 
 
 def test_claims_of_sections_that_were_not_run_are_left_out():

@@ -10,7 +10,7 @@ import (
 	shm "go-shm-client"
 )
 
-const ops = "echo, classify or idle (stay connected and do nothing), echo-prompt (200 bytes of text), prompt, " +
+const ops = "echo, classify or idle (stay connected and do nothing), call (a model gives a row back), echo-prompt (200 bytes of text), prompt, " +
 	"or stamped (prompts whose pieces are the moments at which they were made)"
 
 // options are the flags.
@@ -25,13 +25,15 @@ type options struct {
 	seconds, rate          float64
 	seed                   uint64
 	server                 int
-	hold                   bool
+	hold, untilLine        bool
+	model                  string
+	bytes, slots, core     int
 }
 
 func parse(args []string) (options, error) {
 	o := options{spin: spinFlag(shm.DefaultSpin)}
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
-	f.StringVar(&o.transport, "transport", "shm", "`name`: shm, uds, http or grpc")
+	f.StringVar(&o.transport, "transport", "shm", "`name`: shm, uds, http, grpc, or packets (rows of any size over a Unix socket)")
 	f.StringVar(&o.address, "address", "", "socket `path`; for http a URL")
 	f.StringVar(&o.op, "op", "echo", "what is called: "+ops)
 	f.StringVar(&o.pictures, "pictures", "", "`file` of pictures to classify, 3072 bytes each")
@@ -47,6 +49,11 @@ func parse(args []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 1, "of the payloads")
 	f.IntVar(&o.server, "server", 0, "process `id` of the server: what it uses meanwhile is reported")
 	f.BoolVar(&o.hold, "hold", false, "when warm, print ready and wait for a line on stdin; at the end, wait for another one")
+	f.BoolVar(&o.untilLine, "until-line", false, "with -hold: stop at a line on stdin, before the time is over")
+	f.StringVar(&o.model, "model", "", "call: `name` of the model, which has one input x and one output y, UINT8 [bytes]; the default one otherwise")
+	f.IntVar(&o.bytes, "bytes", 0, "call: `N` bytes of a row; 0: rows are neither written nor looked at")
+	f.IntVar(&o.slots, "slots", 0, "shm: `N` slots of the default model's session; 0: the server's default")
+	f.IntVar(&o.core, "core", -1, "pin the thread of each caller to this `core`, and no other thread")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -59,7 +66,7 @@ func (o *options) check(f *flag.FlagSet) error {
 		return fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.address == "":
 		return errors.New("-address is missing")
-	case !slices.Contains([]string{"echo", "classify", "idle", "echo-prompt", "prompt", "stamped"}, o.op):
+	case !slices.Contains([]string{"echo", "classify", "idle", "call", "echo-prompt", "prompt", "stamped"}, o.op):
 		return fmt.Errorf("-op %q: %s", o.op, ops)
 	case o.op == "classify" && (o.pictures == "" || o.labels == ""):
 		return errors.New("-op classify needs -pictures and -labels")
@@ -67,6 +74,12 @@ func (o *options) check(f *flag.FlagSet) error {
 		return fmt.Errorf("-op %s needs -prompts, and has one caller through shm who sends when it has its answer", o.op)
 	case o.callers < 1 || o.pause < 0 || o.calls < 0 || o.seconds < 0 || o.warmUp < 0 || o.rate < 0:
 		return errors.New("a number is out of range")
+	case o.bytes < 0 || o.slots < 0 || o.core < -1:
+		return errors.New("a number is out of range")
+	case o.op == "call" && (o.rate != 0 || o.bytes == 0 && o.transport != "shm"):
+		return errors.New("-op call has callers who send when they have their answer, and through all but shm -bytes")
+	case o.untilLine && (!o.hold || o.seconds == 0 || o.rate != 0 || o.streams() || o.op == "idle"):
+		return errors.New("-until-line needs -hold and -seconds, and callers who send when they have their answer")
 	case (o.calls > 0) == (o.seconds > 0):
 		return errors.New("one of -calls and -seconds is needed")
 	case o.rate > 0 && o.seconds == 0:

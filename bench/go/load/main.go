@@ -14,8 +14,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"sidecar-bench/internal/measure"
@@ -40,7 +42,7 @@ func main() {
 func run(ctx context.Context, o options) error {
 	dialling, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	t, err := transport.Dial(dialling, o.transport, o.address, time.Duration(o.spin))
+	t, err := transport.Dial(dialling, o.transport, o.address, time.Duration(o.spin), o.slots)
 	if err != nil {
 		return err
 	}
@@ -54,12 +56,18 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("warm-up: %w", warm.FirstError)
 	}
 	runtime.GC()
-	input := bufio.NewReader(os.Stdin)
+	lines := lines(os.Stdin)
 	if o.hold {
 		fmt.Println("ready")
-		if _, err := input.ReadString('\n'); err != nil {
-			return fmt.Errorf("hold: %w", err)
+		if _, more := <-lines; !more {
+			return errors.New("hold: nobody lets us begin: the end of stdin")
 		}
+	}
+	if o.untilLine {
+		run, stop := calls.(measure.Run), new(atomic.Bool)
+		run.Stop = stop
+		calls = run
+		go func() { <-lines; stop.Store(true) }()
 	}
 	r, err := measured(ctx, o, t, calls)
 	if err != nil {
@@ -69,12 +77,24 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	if o.hold {
-		_, _ = input.ReadString('\n') // whoever counts system calls stops before we end
+		<-lines // whoever counts system calls stops before we end
 	}
 	if r.Errors > 0 {
 		return fmt.Errorf("%d of %d calls failed, the first one: %s", r.Errors, r.Errors+r.Count, r.FirstError)
 	}
 	return nil
+}
+
+// lines are those of r; the channel is closed at its end.
+func lines(r io.Reader) <-chan struct{} {
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for each := bufio.NewScanner(r); each.Scan(); {
+			all <- struct{}{}
+		}
+	}()
+	return all
 }
 
 // loop is a way to make calls: measure.Run or measure.Prompts.
@@ -85,11 +105,19 @@ type loop interface {
 // work is what is called, with which payloads.
 func work(o options, t transport.Transport) (loop, error) {
 	run := measure.Run{Transport: t, Op: measure.Echo, Callers: o.callers}
+	if o.core >= 0 {
+		run.Cores = []int{o.core}
+	}
 	var err error
 	switch o.op {
 	case "classify":
 		run.Op = measure.Classify
 		run.Table, err = payload.Pictures(o.pictures, o.labels)
+	case "call":
+		run.Op, run.Table = measure.Call(o.model), payload.Nothing()
+		if o.bytes > 0 {
+			run.Table = payload.Rows(o.seed, o.bytes)
+		}
 	case "echo-prompt":
 		run.Op, run.Table = measure.EchoPrompt, payload.Texts(o.seed)
 	case "prompt", "stamped":

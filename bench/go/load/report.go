@@ -86,6 +86,9 @@ func newReport(o options, result measure.Result, before, after reading) (report,
 	if o.op == "echo" || o.op == "classify" {
 		r.BytesChecked = result.Count * shm.PixelBytes
 	}
+	if o.op == "call" {
+		r.BytesChecked = result.Count * int64(o.bytes)
+	}
 	if result.FirstError != nil {
 		r.FirstError = result.FirstError.Error()
 	}

@@ -8,12 +8,15 @@ package measure
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
 
 	"sidecar-bench/internal/payload"
 	"sidecar-bench/internal/transport"
@@ -25,6 +28,8 @@ type Run struct {
 	Op        Op
 	Table     payload.Table
 	Callers   int
+	Cores     []int        // of Closed: where the callers' threads run; empty: wherever they like
+	Stop      *atomic.Bool // of Closed: true ends it, as its time does; may be nil
 }
 
 // Result is what the calls of a run came to.
@@ -64,6 +69,12 @@ func (r Run) Closed(ctx context.Context, calls int, lasting time.Duration) Resul
 		all.Add(1)
 		go func() {
 			defer all.Done()
+			if len(r.Cores) > 0 {
+				if err := pin(r.Cores); err != nil {
+					mine.add(0, answer{}, err)
+					return
+				}
+			}
 			// Callers begin apart from each other, so that neighbours in time are different payloads.
 			for i := caller * 7; share(); i++ {
 				entry := r.Table.At(i)
@@ -73,8 +84,8 @@ func (r Run) Closed(ctx context.Context, calls int, lasting time.Duration) Resul
 				if err == nil {
 					err = r.Op.check(entry, answer)
 				}
-				mine.add(ended-began, answer, err)
-				if err != nil || ended >= lasting {
+				mine.add(ended-began-answer.returned.Filling, answer, err)
+				if err != nil || ended >= lasting || r.Stop != nil && r.Stop.Load() {
 					return
 				}
 			}
@@ -82,6 +93,19 @@ func (r Run) Closed(ctx context.Context, calls int, lasting time.Duration) Resul
 	}
 	all.Wait()
 	return result(recorders, time.Since(start))
+}
+
+// pin keeps the goroutine on a thread of its own, and that thread on those cores. The thread ends with the goroutine.
+func pin(cores []int) error {
+	runtime.LockOSThread()
+	var set unix.CPUSet
+	for _, core := range cores {
+		set.Set(core)
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to cores %v: %w", cores, err)
+	}
+	return nil
 }
 
 func result(recorders []*recorder, wall time.Duration) Result {

@@ -3,6 +3,7 @@ package measure
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,5 +127,74 @@ func TestAnEncodedHistogramDecodesToTheSameSamples(t *testing.T) {
 	}
 	if !decoded.Equals(h) || decoded.TotalCount() != 6 {
 		t.Errorf("%d samples decoded, want 6", decoded.TotalCount())
+	}
+}
+
+// filled gives back the row that it got, or another one, and says that it took an hour to put it where it is read.
+type filled struct {
+	fake
+	spoils bool
+	models []string
+}
+
+func (f *filled) Call(_ context.Context, model string, row []byte) (transport.Returned, error) {
+	f.models = append(f.models, model)
+	r := transport.Returned{Bytes: append([]byte{}, row...), Filling: time.Hour}
+	if f.spoils {
+		r.Bytes[0]++
+	}
+	return r, nil
+}
+
+func TestPuttingARowInPlaceIsNoPartOfACall(t *testing.T) {
+	f := &filled{}
+	calls := Run{Transport: f, Op: Call("iris"), Table: payload.Rows(1, 64), Callers: 1}
+	result := calls.Closed(context.Background(), 3, 0)
+	if result.Count != 3 || result.Errors != 0 || result.Latency.Max() != 1 { // less than nothing counts as a nanosecond
+		t.Errorf("%d right (%v), the longest took %d ns", result.Count, result.FirstError, result.Latency.Max())
+	}
+	if len(f.models) != 3 || f.models[0] != "iris" {
+		t.Errorf("called %v", f.models)
+	}
+}
+
+func TestARowThatComesBackIsComparedUnlessNobodyTouchesIt(t *testing.T) {
+	for name, each := range map[string]struct {
+		transport transport.Transport
+		table     payload.Table
+		right     bool
+	}{
+		"by a model": {&filled{}, payload.Rows(1, 64), true},
+		"another":    {&filled{spoils: true}, payload.Rows(1, 64), false},
+		"by an echo": {&fake{}, payload.Rows(1, 64), true},
+		"untouched":  {&filled{}, payload.Nothing(), true},
+		"by an echo, but another": {
+			&fake{spoil: func(_ int, echo []byte) ([]byte, error) { return echo[1:], nil }}, payload.Rows(1, 64), false,
+		},
+	} {
+		result := Run{Transport: each.transport, Op: Call(""), Table: each.table, Callers: 1}.Closed(context.Background(), 1, 0)
+		if (result.Errors == 0) != each.right {
+			t.Errorf("%s: %v", name, result.FirstError)
+		}
+	}
+}
+
+func TestARunEndsWhenItIsStopped(t *testing.T) {
+	f := &fake{}
+	stop := new(atomic.Bool)
+	f.spoil = func(call int, echo []byte) ([]byte, error) { stop.Store(call == 5); return echo, nil }
+	loop := run(f, Echo)
+	loop.Stop = stop
+	if result := loop.Closed(context.Background(), 0, time.Hour); result.Count != 5 || result.Errors != 0 {
+		t.Errorf("%d calls (%v), want 5", result.Count, result.FirstError)
+	}
+}
+
+func TestACallersThreadThatCannotBePinnedIsAnError(t *testing.T) {
+	f := &fake{}
+	loop := run(f, Echo)
+	loop.Cores = []int{1023}
+	if result := loop.Closed(context.Background(), 5, 0); result.Errors != 1 || f.calls != 0 {
+		t.Errorf("%d calls, %v", f.calls, result.FirstError)
 	}
 }

@@ -3,6 +3,7 @@
 //	table := payload.Random(seed)                    // for echoes
 //	table, err := payload.Pictures(file, labels)   // for classify, labels by an in-process reference run
 //	entry := table.At(i)
+//	table := payload.Rows(seed, size)
 //	table := payload.Texts(seed)                     // for echoes of text
 //	prompts, err := payload.Prompts(file)
 package payload
@@ -20,6 +21,9 @@ import (
 
 // Entries of a table for echoes: 192 KiB, so that a payload comes from the second-level cache, as fresh pixels would.
 const Entries = 64
+
+// rowsBytes is what a table of large rows takes at most.
+const rowsBytes = 64 << 20
 
 // textBytes become 200 characters of base64.
 const textBytes = 150
@@ -39,20 +43,28 @@ type Table []Entry
 func (t Table) At(i int) *Entry { return &t[i%len(t)] }
 
 // Random is a table of random bytes, as compressible as pixels of a camera: not at all.
-func Random(seed uint64) Table { return random(seed, shm.PixelBytes) }
+func Random(seed uint64) Table { return random(seed, shm.PixelBytes, Entries) }
+
+// Rows is a table of random rows of so many bytes: fewer of the large ones, but two at least.
+func Rows(seed uint64, size int) Table {
+	return random(seed, size, max(2, min(Entries, rowsBytes/size)))
+}
+
+// Nothing is a table of one payload that is not there.
+func Nothing() Table { return Table{{}} }
 
 // Texts is a table of texts of 200 bytes.
 func Texts(seed uint64) Table {
-	table := random(seed, textBytes)
+	table := random(seed, textBytes, Entries)
 	for i := range table {
 		table[i].Text = base64.StdEncoding.EncodeToString(table[i].Bytes)
 	}
 	return table
 }
 
-func random(seed uint64, size int) Table {
+func random(seed uint64, size, entries int) Table {
 	random := rand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))
-	table := make(Table, Entries)
+	table := make(Table, entries)
 	for i := range table {
 		bytes := make([]byte, size)
 		_, _ = random.Read(bytes) // never fails

@@ -28,6 +28,18 @@ func TestATableComesFromItsSeedAndNoTwoPayloadsAreAlike(t *testing.T) {
 	}
 }
 
+func TestLargeRowsAreFewerButTwoAtLeast(t *testing.T) {
+	for size, entries := range map[int]int{64: Entries, 1 << 20: 64, 4 << 20: 16, 40 << 20: 2} {
+		table := Rows(1, size)
+		if len(table) != entries || len(table[0].Bytes) != size || bytes.Equal(table[0].Bytes, table[1].Bytes) {
+			t.Errorf("%d bytes: %d entries, want %d that differ", size, len(table), entries)
+		}
+	}
+	if nothing := Nothing(); len(nothing) != 1 || nothing[0].Bytes != nil {
+		t.Errorf("%v", nothing)
+	}
+}
+
 func TestPicturesNeedALabelEach(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -14,6 +14,8 @@ import (
 const (
 	echoMethod     = "/bench.Model/Echo"
 	classifyMethod = "/bench.Model/Classify"
+
+	maxMessage = 17 << 20 // a row of 16 MiB, and what is around it
 )
 
 type grpcTransport struct{ connection *grpc.ClientConn }
@@ -25,7 +27,10 @@ func dialGRPC(ctx context.Context, address string) (Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial grpc: %w", err)
 	}
-	connection, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient(
+		"unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), // 4 MiB otherwise
+	)
 	if err != nil {
 		return nil, fmt.Errorf("dial grpc: %w", err)
 	}

@@ -12,11 +12,11 @@ import (
 
 type shmTransport struct{ client *shm.Client }
 
-func dialSHM(ctx context.Context, address string, spin time.Duration) (Transport, error) {
+func dialSHM(ctx context.Context, address string, spin time.Duration, slots int) (Transport, error) {
 	if spin == 0 {
 		spin = shm.NoSpin
 	}
-	client, err := shm.NewClient(address, shm.Options{Spin: spin})
+	client, err := shm.NewClient(address, shm.Options{Spin: spin, Models: map[string]shm.ModelOptions{"": {Slots: slots}}})
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +32,35 @@ func (t shmTransport) Echo(ctx context.Context, payload []byte) (Echoed, error) 
 func (t shmTransport) Classify(ctx context.Context, pixels []byte) (Classified, error) {
 	result, err := t.client.Classify(ctx, pixels)
 	return Classified{Label: result.Label, Batch: result.Batch}, err
+}
+
+// Call is a call without a copy: the row is made where the model reads it, x, and looked at where the model wrote it, y.
+func (t shmTransport) Call(ctx context.Context, model string, row []byte) (r Returned, err error) {
+	m, err := t.client.Model(ctx, model)
+	if err != nil {
+		return r, err
+	}
+	if r.Slot, err = m.Reserve(ctx); err != nil {
+		return r, err
+	}
+	defer func() {
+		if err != nil {
+			r.Slot.Release()
+		}
+	}()
+	x, err := shm.View[uint8](r.Slot, "x")
+	if err != nil {
+		return r, err
+	}
+	if row != nil {
+		began := time.Now()
+		copy(x, row)
+		r.Filling = time.Since(began)
+	}
+	if err = r.Slot.Run(ctx); err == nil {
+		r.Bytes, err = shm.View[uint8](r.Slot, "y")
+	}
+	return r, err
 }
 
 func (t shmTransport) EchoPrompt(ctx context.Context, text string) (Echoed, error) {

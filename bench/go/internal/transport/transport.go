@@ -10,6 +10,8 @@ import (
 	"iter"
 	"time"
 
+	shm "go-shm-client"
+
 	"sidecar-bench/internal/payload"
 )
 
@@ -42,11 +44,27 @@ type Prompter interface {
 	Stream(ctx context.Context, prompt *payload.Prompt) iter.Seq2[string, error]
 }
 
-// Dial connects to a server by the transport of that name. spin is how long shm polls before it sleeps.
-func Dial(ctx context.Context, name, address string, spin time.Duration) (Transport, error) {
+// Caller is a transport that calls models of any tensors.
+type Caller interface {
+	// Call has the model of that name give back a row of bytes. A row of nil is neither written nor looked at.
+	Call(ctx context.Context, model string, row []byte) (Returned, error)
+}
+
+// Returned is the row that came back, where the model wrote it: until Slot is released, which the caller does.
+type Returned struct {
+	Bytes   []byte
+	Slot    shm.Slot
+	Filling time.Duration // what it took to put the row where the model reads it
+}
+
+// Dial connects to a server by the transport of that name. spin is how long shm polls before it sleeps, and slots how many
+// calls it has in flight at a time, 0 for the server's default.
+func Dial(ctx context.Context, name, address string, spin time.Duration, slots int) (Transport, error) {
 	switch name {
 	case "shm":
-		return dialSHM(ctx, address, spin)
+		return dialSHM(ctx, address, spin, slots)
+	case "packets":
+		return dialPackets(ctx, address)
 	case "grpc":
 		return dialGRPC(ctx, address)
 	case "uds":
@@ -54,5 +72,5 @@ func Dial(ctx context.Context, name, address string, spin time.Duration) (Transp
 	case "http":
 		return dialHTTP(ctx, address)
 	}
-	return nil, fmt.Errorf("no transport %q: there are shm, uds, http and grpc", name)
+	return nil, fmt.Errorf("no transport %q: there are shm, uds, http, grpc and packets", name)
 }
