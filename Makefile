@@ -29,7 +29,7 @@ help:
 	@echo "make test-torch     the tests of .pt2 files, in an environment of their own: PyPI's torch is gigabytes"
 	@echo "make fuzz    ten million fuzzed descriptors and tables, hostile sessions, frames: ten minutes; FUZZ='--seed 7' repeats a run"
 	@echo "make lint    ruff, gofmt, go vet, the directions of imports, the generated constants"
-	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: twelve minutes, on a quiet machine"
+	@echo "make bench   measure shared memory beside a Unix socket, gRPC and HTTP: sixteen minutes, on a quiet machine"
 	@echo "make bench-quick    the same in a minute; proves that it works, its numbers are rough"
 	@echo "make bench-publish  put the last \`make bench\` into the READMEs and bench/results"
 	@echo "make layout  rewrite the constants of all three languages after a change to layout.md"

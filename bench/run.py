@@ -1,7 +1,7 @@
 """Measure everything side by side, in one run.
 
-    python -m bench.run                     # about twelve minutes
-    python -m bench.run --quick             # under one; proves that it works, its numbers are rough
+    python -m bench.run                     # about sixteen minutes
+    python -m bench.run --quick             # about one; proves that it works, its numbers are rough
     python -m bench.run --only echo         # one section, may be given several times
 
 Writes results.json, RESULTS.md and a plot for each section to --output. `python -m bench.publish DIR` puts them into
@@ -40,7 +40,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="bench.run", description="Measure shared memory beside its alternatives.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="the form of less than a minute")
+    parser.add_argument("--quick", action="store_true", help="the form of about a minute")
     parser.add_argument(
         "--only", action="append", choices=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}"
     )

@@ -21,7 +21,8 @@ QUESTION = "What does a call cost that carries 64 bytes, or 16 MiB?"
 HOW = (
     "One caller with one slot; the model gives back the row that it gets. Untouched, nobody looks at the row. Touched, "
     "the model reads all of it and writes it to its output: a copy, and what memcpy takes for as many bytes is what it "
-    "is compared with, in one process that fills the row and looks at the copy as the caller does. A call is Reserve, "
+    "is compared with, in one process that fills the row and looks at the copy as the caller does. From C to C the "
+    "copy is another process's, which has to fetch the row from the core that wrote it. A call is Reserve, "
     "View, Run and View; what the caller writes before and compares after is not timed. The socket and gRPC carry the "
     "row there and back, which is their call; their models copy nothing. The socket's peer is the benchmark's own, as "
     "the server's protocol ends at 1 MiB. A row of 32 bytes, untouched, with each side pinned to a core, is there to "
@@ -37,6 +38,7 @@ PAIR = (
 )
 TOUCHERS = (MEMCPY, ROWS_FLOOR, SPINNING, PACKETS, GRPC)
 FLOORS = (MEMCPY.key, ROWS_FLOOR.key)
+COMPARED = {"of_memcpy": MEMCPY.key, "of_floor": ROWS_FLOOR.key}
 # Round trips in a second, less than most machines do.
 FLOOR_RATE = 500_000
 # Rows of a warm-up.
@@ -81,11 +83,12 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
-    """How many times a copy of as many bytes takes."""
-    copies = {row["bytes"]: row["latency_us"]["p50"] for row in rows if row["key"].endswith(f"/{MEMCPY.key}")}
-    for row in rows:
-        if row["what"] == TOUCHED and row["count"]:
-            row["of_memcpy"] = row["latency_us"]["p50"] / copies[row["bytes"]]
+    """How many times a copy of as many bytes takes: within a process, and by another one in C."""
+    for name, key in COMPARED.items():
+        medians = {row["bytes"]: row["latency_us"]["p50"] for row in rows if row["key"].endswith(f"/{key}")}
+        for row in rows:
+            if row["what"] == TOUCHED and row["count"]:
+                row[name] = row["latency_us"]["p50"] / medians[row["bytes"]]
 
 
 def table(section: dict[str, Any]) -> str:
@@ -96,14 +99,15 @@ def table(section: dict[str, Any]) -> str:
     for row in rows:
         lines.setdefault(_label(row), {})[row["bytes"]] = row
     latencies = [[label, *(_p50_p99(at.get(size)) for size in sizes)] for label, at in lines.items()]
-    ratios = [
-        [label, *(tables.number(at[size].get("of_memcpy")) if size in at else "" for size in sizes)]
-        for label, at in lines.items()
-        if any("of_memcpy" in row for row in at.values())
-    ]
+
+    def ratios(name: str) -> str:
+        rows = [[label, *(tables.number(at.get(size, {}).get(name)) for size in sizes)] for label, at in lines.items()]
+        return tables.grid(head, [row for row in rows if any(row[1:])])
+
     return "\n\n".join([
         "**p50 / p99, in microseconds**", tables.grid(head, latencies),
-        "**p50 by that of memcpy**", tables.grid(head, ratios),
+        "**p50 by that of memcpy in one process**", ratios("of_memcpy"),
+        "**p50 by that of a copy from C to C**", ratios("of_floor"),
         "**32 bytes, untouched, each side pinned to a core**",
         tables.latencies({"rows": [row for row in section["rows"] if row["what"] == PINNED]}),
     ])  # fmt: skip

@@ -57,6 +57,7 @@ def test_what_rows_of_every_size_cost_is_claimed_of_the_worst_of_them():
     found = {each["claim"]: each for each in checks(results())}
     assert found["rows that nobody touches, p50: the slowest size / the fastest"]["measured"] == 1.0
     assert found["rows of 1 MiB and more that are touched, p50: shm spinning / memcpy"]["measured"] == 1.2  # not 20
+    assert found["rows of 1 MiB and more that are touched, p50: shm spinning / C to C"]["measured"] == 1.1  # not 4
     some = results()
     some["sections"]["size"]["rows"] = [
         row for row in some["sections"]["size"]["rows"] if row["key"] != "touched/1048576/shm-spin"
