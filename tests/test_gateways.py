@@ -1,11 +1,13 @@
 """`shm-server serve --http --uds`: the transports are clients of the lane of the bundled network."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +92,22 @@ def test_a_classifier_whose_process_is_away_is_503_and_comes_back(served):
     until(lambda: "the process of the classifier is back" in server.log)
     until(lambda: over_http(number)[0] == 200)
     server.stop()
+
+
+def test_the_server_itself_sleeps_whatever_its_workers_are_told(start, tmp_path):
+    """One that spun would take a core from the model: a thread that spins is runnable (R) whenever somebody looks."""
+    path = os.pathsep.join(filter(None, [STUBBED, os.environ.get("PYTHONPATH")]))
+    server = start("--generator", "none", "--spin", "forever", prefix=("env", f"PYTHONPATH={path}"))
+    over_shared_memory(server.socket)
+    until(lambda: states(server.pid) == {"S"})
+    until(lambda: "R" in states(*children(server.pid)))
+    server.stop()
+
+
+def states(pid: int) -> set[str]:
+    """Of its threads, as the kernel has them."""
+    found = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.add(Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0])
+    return found

@@ -67,7 +67,8 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     for each in found.supervisors:
         each.wait_ready()
     generator = _ready(generator, args)
-    common = {"spin_us": args.spin, "slots": args.slots} | _limits(args)
+    # With models in processes of their own it has nothing to look for: what it spun would be a core that they want.
+    common = {"spin_us": 0 if found.supervisors else args.spin, "slots": args.slots} | _limits(args)
     serving = server.Server(None, shm, workers=found.supervisors, generator=generator, **common)
     stop.serving(serving.stop)
     pictures = None
