@@ -1,11 +1,10 @@
 """What the server's process and a worker say to each other, all of it.
 
-A worker is the process of a model; supervisor.py starts it, worker.py is it. Between the two is a seqpacket pair, where
-a packet is a message: a tag of one byte, and the body, a JSON object of the message's fields. Only a hello stays the
-bytes that it is.
+A worker is the process of a model; door/replica.py starts it, worker/main.py is it. Between the two is a seqpacket
+pair, where a packet is a message: a tag of one byte, and the body, a JSON object of the message's fields.
 
     server -> worker    Load          first of all: what to load, and how to serve it
-                        Client        a client of shared memory with its hello; its socket is passed
+                        Client        a client of shared memory, and what its hello asks for; its socket is passed
                         Prompt        one from HTTP; the socket is passed that the reply goes to
                         AskCounters   answered by Counters
                         Move          another worker serves now: tell the clients, answer what is in flight, and end
@@ -27,7 +26,7 @@ import socket
 import struct
 from typing import ClassVar
 
-from shm_server.layout import Status
+from shm_server.layout import Protocol, Status
 
 # Bytes of a packet: a prompt of some 20,000 words with room to spare. A socket's buffer holds it, 208 KiB by default.
 MAX_PACKET = 128 << 10
@@ -66,7 +65,14 @@ class Load(Message):
 @dataclasses.dataclass(frozen=True)
 class Client(Message):
     passes = True
-    hello: bytes
+    protocol: int  # a layout.Protocol, and so on: the fields of a doorbell.LaneRequest
+    model: str
+    slot_count: int
+    input_extent: int
+    output_extent: int
+
+    def __post_init__(self) -> None:
+        Protocol(self.protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +187,6 @@ def receive(sock: socket.socket, *kinds: type[Message], flags: int = 0) -> tuple
 def encode(message: Message) -> bytes:
     """The packet that says `message`."""
     tag = bytes([TAGS[type(message)]])
-    if type(message) is Client:
-        return tag + message.hello
     return tag + json.dumps(vars(message), ensure_ascii=False).encode(errors="surrogatepass")
 
 
@@ -195,8 +199,6 @@ def decode(packet: bytes, kinds: tuple[type[Message], ...], *, whole: bool = Tru
         raise Malformed(f"expected {expected}, got {kind.__name__ if kind else f'a packet with tag {tag}'}")
     if not whole:
         raise Malformed(f"a {kind.__name__} of more than {MAX_PACKET} bytes")
-    if kind is Client:
-        return Client(body)
     try:
         fields = json.loads(body.decode(errors="surrogatepass"))
     except (ValueError, RecursionError) as error:

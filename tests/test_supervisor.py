@@ -18,7 +18,7 @@ from shm_server.door.supervisor import Supervisor
 from shm_server.door.worker_process import WorkerProcess
 from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
 from shm_server.layout import Protocol, Reason
-from shm_server.session.doorbell import Refused
+from shm_server.session.doorbell import LaneRequest, Refused
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_first_worker_that_does_not_load_says_why_and_is_not_started_again(opt
     assert (supervisor.alive, supervisor.pid) == (False, None)
     assert supervisor.counters()["worker_starts"] == 1
     with socket.socket() as client, pytest.raises(Refused):
-        supervisor.send(client, b"")
+        supervisor.send(client, LaneRequest(Protocol.STREAM))
     supervisor.stop()
 
 
@@ -84,7 +84,7 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
     until(lambda: away.pid is None)
     assert not away.alive
     with socket.socket() as client, pytest.raises(Refused, match="SIGKILL; it is being started again") as refused:
-        away.send(client, b"")
+        away.send(client, LaneRequest(Protocol.STREAM))
     assert refused.value.reason == Reason.STARTING
     with pytest.raises(Unavailable, match="SIGKILL; it is being started again"):
         away.generate("to be", Sampling())

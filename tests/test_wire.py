@@ -5,17 +5,17 @@ import os
 import socket
 
 import pytest
-from client import hello, read_reason
+from client import read_reason
 from stub_generators import supervised
 
 from shm_server import wire
 from shm_server.generators import ModelError, Sampling
-from shm_server.layout import Reason, Status
+from shm_server.layout import Protocol, Reason, Status
 from shm_server.worker import remote
 
 MESSAGES = [
     wire.Load("STREAM", {"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),
-    wire.Client(b"\x00\xffany bytes"),
+    wire.Client(1, "iris \u20ac\u0000", 64, 0, 1 << 32),
     wire.Prompt("to be \u20ac\u0000\U0001f600", {"steps": 3, "temperature": None}),
     wire.AskCounters(),
     wire.Move(),
@@ -26,6 +26,8 @@ MESSAGES = [
     wire.Text("half a pair: \ud800"),
     wire.End(int(Status.BROKEN), "it broke off"),
 ]
+
+CLIENT = wire.Client(int(Protocol.CALL), "", 0, 0, 0)
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_a_socket_that_is_not_expected_comes_with_the_error_and_one_that_is_miss
     with pytest.raises(wire.Malformed, match="a Stop with a socket") as error:
         wire.receive(theirs, wire.Stop)
     error.value.passed.close()
-    ours.send(packet(wire.Client, b"hello"))
+    ours.send(packet(wire.Client, vars(CLIENT)))
     with pytest.raises(OSError, match="a client was lost"):
         wire.receive(theirs, wire.Client)
 
@@ -134,8 +136,8 @@ def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_o
             "".join(remote.ask(lambda _, s: wire.send(pipe, wire.Prompt("x", {"colour": 1}), s), "x", Sampling()))
         pipe.send(packet(wire.Ready, {}))
         ours, theirs = socket.socketpair()
-        with ours, theirs:  # a hello of another kind of lane, passed on in spite of it
-            wire.send(pipe, wire.Client(hello()), theirs)
+        with ours, theirs:  # one who wants another kind of lane, passed on in spite of it
+            wire.send(pipe, CLIENT, theirs)
             assert read_reason(ours)[1:] == (Reason.NO_SUCH_MODEL, "this server has no call model")
         assert "".join(generator.generate("to be", Sampling())) == "to be "
         assert generator.pid == pid

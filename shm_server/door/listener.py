@@ -104,9 +104,9 @@ class Listener:
         self._bound = found.st_dev, found.st_ino
         log.info("listening on %s", self.path)
 
-    def accept(self) -> tuple[socket.socket, bytes]:
+    def accept(self) -> tuple[socket.socket, None]:
         """The next client, which has said nothing yet. BlockingIOError when there is none."""
-        return self.socket.accept()[0], b""
+        return self.socket.accept()[0], None
 
     def close(self) -> None:
         """Stop listening and remove our files. Closing twice does nothing.

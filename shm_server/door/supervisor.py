@@ -20,7 +20,7 @@ from shm_server.door.worker_process import ANSWER_SECONDS
 from shm_server.generators import ModelError, Sampling, Unavailable
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime import logs, process
-from shm_server.session.doorbell import Refused
+from shm_server.session.doorbell import LaneRequest, Refused
 from shm_server.worker import remote
 from shm_server.worker.counters import GAUGES
 
@@ -126,10 +126,10 @@ class Supervisor:
         """The first of them; None when there is none."""
         return next(iter(self.pids), None)
 
-    def send(self, client: socket.socket, hello: bytes) -> None:
+    def send(self, client: socket.socket, request: LaneRequest) -> None:
         """Pass a client on. Refused when there is no worker, or it takes nothing."""
         try:
-            self._pass(wire.Client(hello), client)
+            self._pass(wire.Client(**vars(request) | {"protocol": int(request.protocol)}), client)
         except Unavailable as error:
             raise Refused(Reason.DRAINING if self._stopping else Reason.STARTING, str(error)) from error
 

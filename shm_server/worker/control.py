@@ -18,7 +18,7 @@ from shm_server.layout import FrameKind, Reason
 from shm_server.runtime import forked
 from shm_server.runtime.describe import describe, where
 from shm_server.session import doorbell
-from shm_server.session.doorbell import Refused
+from shm_server.session.doorbell import LaneRequest, Refused
 from shm_server.session.session import Session
 from shm_server.worker.dispatch import DRAIN_SECONDS, SERVER_NAME, Dispatcher
 
@@ -46,8 +46,8 @@ class Source(Protocol):
 
     def listen(self) -> None: ...
 
-    def accept(self) -> tuple[socket.socket, bytes]:
-        """The next client and what it has said so far. BlockingIOError: none; EOFError: there will be none.
+    def accept(self) -> tuple[socket.socket, LaneRequest | None]:
+        """The next client, and what it asks for if that was read. BlockingIOError: none; EOFError: there will be none.
 
         Another OSError: out of descriptors, or the client is gone again.
         """
@@ -62,8 +62,8 @@ class Forward(Protocol):
     protocol: layout.Protocol
     name: str
 
-    def send(self, client: socket.socket, hello: bytes) -> None:
-        """Pass a client on with its hello. Refused when that process takes none."""
+    def send(self, client: socket.socket, request: LaneRequest) -> None:
+        """Pass a client on, with what it asks for. Refused when that process takes none."""
         ...
 
 
@@ -204,7 +204,7 @@ class Control:
             log.warning("a client said no hello within %g s", HELLO_SECONDS)
             self._hang_up(fd)
 
-    def _handle(self, fd: int, event: int) -> None:
+    def _handle(self, fd: int, event: int, request: LaneRequest | None = None) -> None:
         """One event of one client. Whatever it raises is that client's answer: only signals end the loop."""
         try:
             if fd == self._wake:
@@ -215,7 +215,7 @@ class Control:
             elif fd == self._source.socket.fileno():
                 self._accept()
             elif fd in self._greeting:
-                self._greet(fd)
+                self._greet(fd, request)
             elif fd in self._sessions and event & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
                 self._epoll.unregister(fd)
                 self.dispatcher.remove(self._sessions[fd])
@@ -234,7 +234,7 @@ class Control:
 
     def _accept(self) -> None:
         try:
-            sock, received = self._source.accept()
+            sock, request = self._source.accept()
         except BlockingIOError:
             return
         except EOFError:
@@ -247,29 +247,25 @@ class Control:
         sock.setblocking(False)
         fd = sock.fileno()
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
-        self._greeting[fd] = (sock, bytearray(received), time.monotonic())
+        self._greeting[fd] = (sock, bytearray(), time.monotonic())
         if len(self._greeting) > MAX_GREETING:
             log.warning("a client that had said no hello made room: %d others have not either", MAX_GREETING)
             self._hang_up(next(iter(self._greeting)))
-        self._handle(fd, select.EPOLLIN)  # most have said it by now
+        self._handle(fd, select.EPOLLIN, request)  # most have said it by now
 
-    def _greet(self, fd: int) -> None:
+    def _greet(self, fd: int, request: LaneRequest | None) -> None:
         sock, received, _ = self._greeting[fd]
         peer = doorbell.Peer.of(sock)
         doorbell.allowed(peer, self.allow_other_users)
-        if not doorbell.receive_first(sock, received):
-            return
-        if question := doorbell.asked(received):
-            word, _, rest = question.partition(" ")
-            if word in self.tasks:
-                self._begin(self.tasks[word], fd, peer, rest)
+        if request is None:
+            if not doorbell.receive_first(sock, received):
                 return
-            doorbell.send_answer(sock, self._answer(question))
-            self._hang_up(fd)
-            return
-        request = doorbell.parse_hello(bytes(received))
+            if question := doorbell.asked(received):
+                self._ask(fd, peer, question)
+                return
+            request = doorbell.parse_hello(bytes(received))
         if forward := self._route(request):
-            forward.send(sock, bytes(received))
+            forward.send(sock, request)
             self._hang_up(fd)  # the other process has a descriptor of its own
             return
         session = self._open(sock, peer, request)
@@ -278,6 +274,14 @@ class Control:
         self._sessions[fd] = session
         self.dispatcher.add(session)
         log.info("%s opened", session)
+
+    def _ask(self, fd: int, peer: doorbell.Peer, question: str) -> None:
+        word, _, rest = question.partition(" ")
+        if word in self.tasks:
+            self._begin(self.tasks[word], fd, peer, rest)
+            return
+        doorbell.send_answer(self._greeting[fd][0], self._answer(question))
+        self._hang_up(fd)
 
     def _late(self) -> int | None:
         """The oldest client, if it has had its time to say hello."""
@@ -322,7 +326,7 @@ class Control:
             self._at_tasks.discard(sock)
             sock.close()
 
-    def _route(self, request: doorbell.LaneRequest) -> Forward | None:
+    def _route(self, request: LaneRequest) -> Forward | None:
         """Who serves the model that is asked for, or the protocol's default, which is the first; None: we do."""
         served: list[tuple[str, Forward | None]]
         served = [(each.name, each) for each in self.forwards if each.protocol == request.protocol]
@@ -341,7 +345,7 @@ class Control:
             f"there is no {protocol} model {wanted!a:.100}: there {'is' if len(served) == 1 else 'are'} {names}",
         )
 
-    def _open(self, sock: socket.socket, peer: doorbell.Peer, request: doorbell.LaneRequest) -> Session:
+    def _open(self, sock: socket.socket, peer: doorbell.Peer, request: LaneRequest) -> Session:
         if len(self._sessions) >= self.max_sessions:
             raise Refused(Reason.TOO_MANY_SESSIONS, f"all {self.max_sessions} sessions are taken")
         spec = self.dispatcher.spec(request)

@@ -27,6 +27,7 @@ from shm_server.models.quiet import quiet_imports
 from shm_server.models.source import Source
 from shm_server.runtime import logs, process
 from shm_server.runtime.describe import message
+from shm_server.session.doorbell import LaneRequest
 from shm_server.worker import remote
 from shm_server.worker.control import Control
 from shm_server.worker.device_lane import dispatcher_of
@@ -51,8 +52,8 @@ class Inbox:
     def listen(self) -> None:
         """Nothing to do: clients come when they are sent."""
 
-    def accept(self) -> tuple[socket.socket, bytes]:
-        """The next client and its hello.
+    def accept(self) -> tuple[socket.socket, LaneRequest]:
+        """The next client, and what it asks for: the server has read its hello.
 
         BlockingIOError: there is none, or the message was something else; EOFError: there will be none; another
         OSError: this one was lost; Malformed, after the sender has been told.
@@ -62,12 +63,12 @@ class Inbox:
         except EOFError:
             _orphaned()  # before the thread that watches for it does
         except wire.Malformed as error:
-            if error.passed:  # of somebody who waits for text: a Client, whose body is any, is never malformed
+            if error.passed:  # of somebody who waits for text
                 with error.passed, contextlib.suppress(OSError):
                     wire.send(error.passed, wire.End(Status.MODEL_ERROR, str(error)), flags=socket.MSG_DONTWAIT)
             raise
         if isinstance(said, wire.Client):
-            return passed, said.hello
+            return passed, LaneRequest(**vars(said) | {"protocol": Protocol(said.protocol)})
         if isinstance(said, wire.Stop):
             raise EOFError("no client will come any more")
         if isinstance(said, wire.Prompt):
