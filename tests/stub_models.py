@@ -71,6 +71,27 @@ def wrong(x):
 
 
 @shm_server.model(inputs={"x": ("INT32", (1,))}, outputs={"y": ("INT32", (1,))})
+def wild(x):
+    """The same number, after what it asks for: -1 raises, -2 calls sys.exit, -3 forks a child that goes on as if it
+    were the server, -4 is a SIGSEGV, -5 prints 32 MB to both outputs.
+    """
+    asked = int(x.min())
+    if asked == -1:
+        raise RuntimeError("it is wild")
+    if asked == -2:
+        sys.exit(3)
+    if asked == -3:
+        os.fork()
+    if asked == -4:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if asked == -5:
+        for _ in range(32):
+            print("x" * (1 << 20))
+            print("y" * (1 << 20), file=sys.stderr)
+    return x
+
+
+@shm_server.model(inputs={"x": ("INT32", (1,))}, outputs={"y": ("INT32", (1,))})
 class device:
     """Computes "on a device": what is begun is there when it is finished. It logs both, with the size of the batch and
     the first number; -1 raises in `begin`, -2 in `finish`, which at -3 waits for FILE. `close` logs that, too.
