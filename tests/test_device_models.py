@@ -5,6 +5,7 @@ import re
 
 import pytest
 from client import Client, hung_up
+from conftest import until
 from test_call_lane import ran, serve  # noqa: F401 -- a fixture
 
 from shm_server.layout import Op, Status
@@ -43,6 +44,7 @@ def test_the_next_batch_is_begun_before_the_last_is_finished(server, tmp_path, s
                 done = client.wait()
                 assert (done["slot"], done["status"], done["batch"]) == (slot, Status.OK, 32)
                 assert client.array(1)[slot, 0] == 2 * (100 * number + slot)
+    until(lambda: len(events(server)) == 6)  # lines are written by a thread of their own
     last = [(what, int(number)) for what, _, number in events(server)][-4:]
     assert [what for what, _ in last] == ["begin", "begin", "finish", "finish"]
     assert last[0][1] == last[2][1] != last[1][1] == last[3][1], "in the order of their beginnings"

@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,6 +25,16 @@ def npz(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
     monkeypatch.setattr(engines, "ENGINES", (*engines.ENGINES, "npz"))
     monkeypatch.delitem(sys.modules, "shm_server.models.engines.npz", raising=False)
+
+
+def test_what_the_package_exports_is_hidden_by_none_of_its_modules():
+    """`from shm_server.models import trial` is the function, whatever was imported before."""
+    import shm_server.models as package
+
+    folder = ROOT / "shm_server" / "models"
+    modules = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    exported = {name for name in package.__all__ if not isinstance(getattr(package, name), ModuleType)}
+    assert not exported & modules
 
 
 def test_an_engine_is_added(npz, tmp_path):

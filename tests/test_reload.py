@@ -99,8 +99,8 @@ def test_a_new_version_takes_over_when_it_is_warm_and_old_sessions_are_told(serv
     assert (caller.call(5), caller.version) == (7, "2")
     until(lambda: ended(first))
     assert other in children(server.pid), "another model was loaded again"
-    assert server.log.count("loaded: add: version 2 in place of 1") == 1
     server.stop()
+    assert server.log.count("loaded: add: version 2 in place of 1") == 1
     assert server.log.count("the process of") == 0, "a worker that has moved is no crash"
 
 

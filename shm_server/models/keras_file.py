@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from shm_server.models.card import class_names, read_card
 from shm_server.models.errors import ModelError, reason
 from shm_server.models.lean import UNUSED, without
+from shm_server.models.picture_trial import Trial
 from shm_server.models.quiet import quiet_imports
 from shm_server.models.signature import signature_of
-from shm_server.models.trial import Trial
 
 
 def import_keras(backend: str) -> ModuleType:
