@@ -140,6 +140,18 @@ def test_a_stop_ends_a_worker_and_counts_no_crash(supervisor):
     assert (counters["worker_starts"], counters["worker_crashes"]) == (1, 0)
 
 
+def test_however_often_a_stop_is_asked_for_a_worker_is_told_once(supervisor, monkeypatch):
+    """It reads nothing after that: what it leaves unread is an error to whoever waits for its last words."""
+    told = []
+    send = WorkerProcess.send
+    monkeypatch.setattr(WorkerProcess, "send", lambda *args, **how: (told.append(type(args[1])), send(*args, **how)))
+    one = supervisor("computing")
+    one.wait_ready()
+    for ask in (one.ask_to_stop, one.stop, one.stop):
+        ask()
+    assert told.count(wire.Stop) == 1
+
+
 def test_a_process_that_cannot_be_started_is_an_error_and_tried_again_after_a_crash(supervisor, monkeypatch):
     with pytest.raises(ModelError, match="could not be started: TooLong: a Load of"):
         supervisor("x" * wire.MAX_PACKET).wait_ready()

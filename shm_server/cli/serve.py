@@ -115,7 +115,8 @@ def _leave(supervisors: Sequence[Supervisor], others: Sequence[object], stop: St
     for other in others:  # whose prompts in hand the generator still answers
         other.stop()
     for each in supervisors:
-        each.move()
+        if each.protocol == Protocol.STREAM:
+            each.move()
     for each in supervisors:
         each.join()
 

@@ -81,6 +81,7 @@ class Replica:
         self._first: queue.SimpleQueue[ModelError | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._loaded = self._stopping = False
+        self._told: type[wire.Message] | None = None  # how to end
         self._place = contextlib.ExitStack()  # among those that load
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._thread.start()
@@ -177,6 +178,9 @@ class Replica:
     def _tell(self, last: wire.Move | wire.Stop) -> None:
         self._stopping = True
         self._stopped.set()
+        if self._told is type(last):  # who stops asks first, and then waits
+            return
+        self._told = type(last)
         worker = self._worker
         if worker and worker is self._serving:
             with contextlib.suppress(OSError):  # it is stuck, or gone
