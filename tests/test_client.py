@@ -17,7 +17,9 @@ import pytest
 from conftest import ROOT, children, ended, until
 
 from shm_server import Client, _core
-from shm_server.client import errors
+from shm_server.client import errors, handshake
+from shm_server.layout import Protocol
+from shm_server.session.doorbell import LaneRequest
 
 STUBS = ROOT / "tests" / "stub_models.py"
 
@@ -227,6 +229,14 @@ def test_a_models_error_is_that_calls_and_says_what_the_model_said(serve):
         iris([[1, 0, 0, 0], [2, 0, 0, 0], [-1, 0, 0, 0]])
     assert iris([1, 0, 0, 0]).tolist() == [1, 2, 3]
     assert iris.session().lane.free == iris.session().lane.slots
+
+
+def test_no_program_that_is_started_inherits_the_segment(echo_server):
+    request = LaneRequest(Protocol.CALL)
+    sock, welcome = handshake.dial(handshake.Address(str(echo_server.socket)), request)
+    with sock:
+        assert not os.get_inheritable(welcome.fd)
+        os.close(welcome.fd)
 
 
 def test_a_model_that_there_is_not_is_refused_with_those_that_there_are(serve):

@@ -24,7 +24,7 @@ from shm_server.client import errors
 from shm_server.client.errors import ClientError, DeadlineExceeded, ForeignServer, ProtocolError, ServerGone
 from shm_server.layout import FrameKind, Reason
 from shm_server.runtime.describe import one_line
-from shm_server.session.doorbell import LaneRequest, Peer, frame
+from shm_server.session.doorbell import LaneRequest, Peer, frame, parse_reason, receive_piece
 
 PATIENCE = 10.0
 # Our clock is read in this process, the server's in another: some microseconds may lie between them in either
@@ -99,12 +99,11 @@ def ask(address: Address, question: str, deadline: float | None = None) -> Any:
 
 
 def reason_of(body: bytes) -> tuple[int, str]:
-    """What a refusal or a goodbye says. A message that claims to be longer than the body is cut."""
-    if len(body) < layout.reason_body.itemsize:
-        raise ProtocolError.of("frame", f"a reason of {len(body)} bytes")
-    head = np.frombuffer(body, layout.reason_body, 1)[0]
-    text = body[layout.reason_body.itemsize :][: int(head["message_bytes"])]
-    return int(head["reason"]), one_line(text.decode(errors="replace"))
+    """See `parse_reason`."""
+    try:
+        return parse_reason(body)
+    except ValueError as error:
+        raise ProtocolError.of("frame", str(error)) from None
 
 
 def reason_name(reason: int) -> str:
@@ -116,9 +115,8 @@ def receive(sock: socket.socket, size: int, until: float, fds: list[int]) -> byt
     data = bytearray()
     while len(data) < size:
         sock.settimeout(max(0.0, until - time.monotonic()) or 1e-9)  # 0 would not wait, and say it in another way
-        piece, more, flags, _ = socket.recv_fds(sock, size - len(data), MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-        fds += more
-        if flags & socket.MSG_CTRUNC:
+        piece, lost = receive_piece(sock, size - len(data), fds, MOST_DESCRIPTORS)
+        if lost:
             raise ProtocolError.of("frame", f"more than {MOST_DESCRIPTORS} descriptors")
         if not piece:
             raise EOFError

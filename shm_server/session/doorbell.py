@@ -1,5 +1,6 @@
 """The doorbell's messages: hello, welcome, refusal, goodbye (layout.md, "The doorbell"). Bells themselves are in C."""
 
+import array
 import json
 import os
 import socket
@@ -19,6 +20,9 @@ FIRST_BYTES = {
     FrameKind.HELLO: (layout.hello.itemsize, layout.hello.itemsize + layout.MAX_MODEL_NAME_BYTES),
     FrameKind.QUESTION: (1, layout.MAX_QUESTION_BYTES),
 }
+
+
+_FD = array.array("i")
 
 
 class Refused(Exception):
@@ -57,6 +61,28 @@ def frame(kind: FrameKind, body: bytes) -> bytes:
     head = np.zeros((), layout.frame)
     head["magic"], head["kind"], head["body_bytes"] = layout.FRAME_MAGIC, kind, len(body)
     return head.tobytes() + body
+
+
+def receive_piece(sock: socket.socket, size: int, fds: list[int], most: int) -> tuple[bytes, bool]:
+    """At most `size` bytes of a stream, and whether descriptors that came with them were lost: beyond `most`.
+
+    Those that are here are added to `fds`, and no program that is started inherits them.
+    """
+    # Not socket.recv_fds: that of Python 3.11 drops the flags that it is given.
+    room = socket.CMSG_LEN(most * _FD.itemsize)
+    piece, rights, flags, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    for _, _, came in rights:
+        fds.extend(array.array("i", came[: len(came) // _FD.itemsize * _FD.itemsize]))
+    return piece, bool(flags & socket.MSG_CTRUNC)
+
+
+def parse_reason(body: bytes) -> tuple[int, str]:
+    """What a refusal or a goodbye says. A message that claims to be longer than the body is cut. ValueError."""
+    if len(body) < layout.reason_body.itemsize:
+        raise ValueError(f"a reason of {len(body)} bytes")
+    head = np.frombuffer(body, layout.reason_body, 1)[0]
+    text = body[layout.reason_body.itemsize :][: int(head["message_bytes"])]
+    return int(head["reason"]), one_line(text.decode(errors="replace"))
 
 
 def first_size(received: bytes) -> int:

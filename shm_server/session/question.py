@@ -4,7 +4,6 @@ with ask("/run/user/1000/shm-server.sock", "models") as asked:
     print(asked.answer)
 """
 
-import array
 import json
 import os
 import socket
@@ -15,12 +14,11 @@ import numpy as np
 
 from shm_server import layout
 from shm_server.layout import FrameKind, Reason
-from shm_server.runtime.describe import one_line
 from shm_server.session import doorbell
 from shm_server.session.doorbell import Peer, Refused
 
 # For descriptors that come with an answer: more than any has.
-ROOM = socket.CMSG_LEN(16 * array.array("i").itemsize)
+MOST_DESCRIPTORS = 16
 
 
 class Asked:
@@ -77,10 +75,7 @@ def _frame(sock: socket.socket, descriptors: list[int]) -> tuple[int, bytes]:
 def _exactly(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
     data = b""
     while len(data) < size:
-        # Not socket.recv_fds: that of Python 3.11 drops the flags that it is given.
-        piece, rights, _, _ = sock.recvmsg(size - len(data), ROOM, socket.MSG_CMSG_CLOEXEC)
-        for _, _, came in rights:
-            descriptors += array.array("i", came)
+        piece, _ = doorbell.receive_piece(sock, size - len(data), descriptors, MOST_DESCRIPTORS)
         if not piece:
             raise ConnectionResetError("the server hung up before its answer was complete")
         data += piece
@@ -88,9 +83,7 @@ def _exactly(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
 
 
 def _refused(body: bytes) -> Refused:
-    if len(body) < layout.reason_body.itemsize:
-        raise ValueError(f"a refusal of {len(body)} bytes")
-    head, words = np.frombuffer(body, layout.reason_body, 1)[0], body[layout.reason_body.itemsize :]
-    if head["reason"] not in list(Reason):
-        raise ValueError(f"a refusal for unknown reason {head['reason']}")
-    return Refused(Reason(head["reason"]), one_line(words.decode(errors="replace")))
+    reason, words = doorbell.parse_reason(body)
+    if reason not in list(Reason):
+        raise ValueError(f"a refusal for unknown reason {reason}")
+    return Refused(Reason(reason), words)
