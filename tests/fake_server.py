@@ -83,6 +83,10 @@ class FakeServer:
         except BaseException as error:
             self._errors.append(error)
 
+    def wait_for_end(self, number: int) -> None:
+        """Wait until a session, counted from 0, is over: whatever it says is at the client."""
+        self._threads[number].join()
+
     def __enter__(self) -> "FakeServer":
         return self
 
