@@ -398,6 +398,23 @@ func TestNoCallFailsHoweverOftenItsModelMoves(t *testing.T) {
 	}
 }
 
+// oneClassification is an error, too, for pixels that are bright and an answer that is another's.
+func oneClassification(ctx context.Context, client *Client, pixels []byte) error {
+	result, err := client.Classify(ctx, pixels, WithScores(nil))
+	if err == nil && result.Label != "bright" {
+		return fmt.Errorf("another's answer: %+v", result)
+	}
+	return err
+}
+
+func oneEcho(ctx context.Context, client *Client, pixels []byte) error {
+	echo, err := client.Echo(ctx, pixels)
+	if err == nil && echo.Checksum != Checksum(pixels) {
+		return errors.New("another's echo")
+	}
+	return err
+}
+
 // oneThatMoves makes one call of any kind. held is this goroutine's for good, whatever sessions come and go.
 func oneThatMoves(client *Client, model *Model, held Slot, random *rand.Rand) error {
 	number := random.Float32()
@@ -410,17 +427,9 @@ func oneThatMoves(client *Client, model *Model, held Slot, random *rand.Rand) er
 	ctx := context.Background()
 	switch pixels := gray(200); random.IntN(7) {
 	case 0:
-		result, err := client.Classify(ctx, pixels, WithScores(nil))
-		if err == nil && result.Label != "bright" {
-			return fmt.Errorf("another's answer: %+v", result)
-		}
-		return err
+		return oneClassification(ctx, client, pixels)
 	case 1:
-		echo, err := client.Echo(ctx, pixels)
-		if err == nil && echo.Checksum != Checksum(pixels) {
-			return errors.New("another's echo")
-		}
-		return err
+		return oneEcho(ctx, client, pixels)
 	case 2:
 		y, err := Call[float32](ctx, model, []float32{number, 0, 0, 0})
 		if err != nil {

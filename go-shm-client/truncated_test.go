@@ -373,17 +373,9 @@ func oneCall(client *Client, random *rand.Rand) error {
 	}
 	switch pixels := gray(200); random.IntN(5) {
 	case 0:
-		result, err := client.Classify(ctx, pixels, WithScores(nil))
-		if err == nil && result.Label != "bright" {
-			return fmt.Errorf("another's answer: %+v", result)
-		}
-		return err
+		return oneClassification(ctx, client, pixels)
 	case 1:
-		echo, err := client.Echo(ctx, pixels)
-		if err == nil && echo.Checksum != Checksum(pixels) {
-			return errors.New("another's echo")
-		}
-		return err
+		return oneEcho(ctx, client, pixels)
 	case 2:
 		slot, err := client.ReserveImage(ctx)
 		if err != nil {

@@ -151,18 +151,21 @@ func TestAWelcomeMayComeInPiecesWithABellBehindIt(t *testing.T) {
 	bell.Close()
 }
 
+// hostile is what a server sends, with so many descriptors, and the rule that it breaks: "" = it is gone.
+type hostile struct {
+	name    string
+	message []byte
+	fds     int
+	rule    string
+}
+
 func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 	with := func(at int, literal ...byte) []byte {
 		message := goodWelcome()
 		copy(message[at:], literal)
 		return message
 	}
-	cases := []struct {
-		name    string
-		message []byte
-		fds     int
-		rule    string // "" = the server is gone
-	}{
+	cases := []hostile{
 		{"an HTTP server", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), 0, "magic"},
 		{"a body of 64 KiB and a byte", with(8, 1, 0, 1, 0), 1, "frame"},
 		{"a body of 4 GiB", with(8, 0xff, 0xff, 0xff, 0xff), 1, "frame"},
@@ -187,15 +190,24 @@ func TestHostileWelcomesAreRejectedAndLeakNoDescriptor(t *testing.T) {
 		{"a refusal of 4 bytes", []byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, 0, "frame"},
 		{"nothing at all", nil, 0, ""},
 	}
+	mustBeRejected(t, cases, serve, func(path string) error {
+		_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
+		return err
+	})
+}
+
+// mustBeRejected has a server send each of the messages to who asks it, and sees the right error and no descriptor left.
+func mustBeRejected(t *testing.T, cases []hostile, listen func(*testing.T, func(*net.UnixConn)) string, ask func(path string) error) {
+	t.Helper()
 	serve(t, func(*net.UnixConn) {}) // the first socket of a process opens the runtime's own descriptors too
 	before := descriptors(t)
 	for _, c := range cases {
-		path := serve(t, func(conn *net.UnixConn) {
+		path := listen(t, func(conn *net.UnixConn) {
 			if c.message != nil {
 				send(c.message, c.fds)(conn)
 			}
 		})
-		_, _, _, err := Dial(context.Background(), path, peer.Trust{}, request)
+		err := ask(path)
 		var violation *fault.Violation
 		switch {
 		case err == nil:

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go-shm-client/internal/fault"
 	"go-shm-client/internal/layout"
@@ -74,53 +73,27 @@ func TestHostileAnswersAreRejectedAndLeakNoDescriptor(t *testing.T) {
 		copy(message[at:], literal)
 		return message
 	}
-	cases := []struct {
-		name    string
-		message []byte
-		rule    string // "" = the server is gone
-	}{
-		{"an HTTP server", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), "magic"},
-		{"a body of 64 KiB and a byte", with(8, 1, 0, 1, 0), "frame"},
-		{"a body of 4 GiB", with(8, 0xff, 0xff, 0xff, 0xff), "frame"},
-		{"a welcome instead", with(4, 2), "frame"},
-		{"a kind that there is not", with(4, 77), "frame"},
-		{"a body longer than what comes", with(8, 3), ""},
-		{"half a frame head", answerMessage("")[:7], ""},
-		{"nothing at all", nil, ""},
-		{"no JSON", answerMessage("models"), "answer"},
-		{"an empty answer", answerMessage(""), "answer"},
-		{"JSON cut short", answerMessage(`[{"name": "m"`), "answer"},
-		{"something behind the JSON", answerMessage("[] []"), "answer"},
-		{"what is no UTF-8", answerMessage("[\"\xff\"]"), "answer"},
-		{"a refusal of 4 bytes", []byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, "frame"},
+	cases := []hostile{ // nobody asked for descriptors
+		{"an HTTP server", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), 3, "magic"},
+		{"a body of 64 KiB and a byte", with(8, 1, 0, 1, 0), 3, "frame"},
+		{"a body of 4 GiB", with(8, 0xff, 0xff, 0xff, 0xff), 3, "frame"},
+		{"a welcome instead", with(4, 2), 3, "frame"},
+		{"a kind that there is not", with(4, 77), 3, "frame"},
+		{"a body longer than what comes", with(8, 3), 3, ""},
+		{"half a frame head", answerMessage("")[:7], 3, ""},
+		{"nothing at all", nil, 3, ""},
+		{"no JSON", answerMessage("models"), 3, "answer"},
+		{"an empty answer", answerMessage(""), 3, "answer"},
+		{"JSON cut short", answerMessage(`[{"name": "m"`), 3, "answer"},
+		{"something behind the JSON", answerMessage("[] []"), 3, "answer"},
+		{"what is no UTF-8", answerMessage("[\"\xff\"]"), 3, "answer"},
+		{"a refusal of 4 bytes", []byte{'S', 'T', 'B', '1', 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}, 3, "frame"},
 	}
-	serve(t, func(*net.UnixConn) {}) // the first socket of a process opens the runtime's own descriptors too
-	before := descriptors(t)
-	for _, c := range cases {
-		path := serveFirst(t, questionBytes, func(conn *net.UnixConn) {
-			if c.message != nil {
-				send(c.message, 3)(conn) // nobody asked for descriptors
-			}
-		})
+	first := func(t *testing.T, behave func(*net.UnixConn)) string { return serveFirst(t, questionBytes, behave) }
+	mustBeRejected(t, cases, first, func(path string) error {
 		_, err := Ask(context.Background(), path, peer.Trust{}, QuestionModels)
-		var violation *fault.Violation
-		switch {
-		case err == nil:
-			t.Errorf("%s: accepted", c.name)
-		case c.rule == "":
-			if !errors.Is(err, fault.ServerGone) {
-				t.Errorf("%s: %v", c.name, err)
-			}
-		case !errors.As(err, &violation) || violation.Rule != c.rule:
-			t.Errorf("%s: %v, want %q", c.name, err, c.rule)
-		}
-	}
-	for end := time.Now().Add(time.Minute); descriptors(t) > before+len(cases); { // the listeners are closed at the end
-		if time.Now().After(end) {
-			t.Fatalf("%d descriptors, %d before", descriptors(t), before)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return err
+	})
 }
 
 func TestAQuestionThatIsRefusedSaysWhy(t *testing.T) {
