@@ -10,6 +10,14 @@ import (
 	"go-shm-client/internal/layout"
 )
 
+// needsNoRaceDetector skips under it: a hostile server writes entries and text again while the client reads them, which is what the
+// client must bear, and what the detector is there to find.
+func needsNoRaceDetector(f *testing.F) {
+	if underRace {
+		f.Skip("a hostile server writes what is being read")
+	}
+}
+
 // hostileServer answers two submissions with what script says: 64 bytes an entry, as they would stand in the ring, but for the
 // turn. Where its first byte is 0 that is as it should be; where it is 1 the entry is no completion but a change of the
 // reply; otherwise the turn is what the script has there.
@@ -62,6 +70,7 @@ func seedCompletions(f *testing.F, good ...layout.Completion) {
 // FuzzCompletions: whatever stands in the completion ring, each call has an answer of its own or a typed error, and the memory
 // is given back once.
 func FuzzCompletions(f *testing.F) {
+	needsNoRaceDetector(f)
 	seedCompletions(f, layout.Completion{RequestID: 0, Slot: 0, Checksum: 5}, layout.Completion{RequestID: 1, Slot: 1})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		h := newHeapLane(t, 2, 0)
@@ -97,6 +106,7 @@ func FuzzCompletions(f *testing.F) {
 
 // FuzzStream: whatever a server says of a prompt, its text is whole characters that fit the reply, and then there is an end.
 func FuzzStream(f *testing.F) {
+	needsNoRaceDetector(f)
 	more := layout.Completion{Turn: 1, Extent: 3, Slot: 0x21212121} // "!!!!..." in the reply, three of it there
 	seedCompletions(f, more, layout.Completion{Status: layout.StatusMore, Extent: 3}, layout.Completion{Extent: 3})
 	seedCompletions(f, layout.Completion{Extent: 3, Status: layout.StatusBroken}, more)
