@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from client import Client, connect, hello, read_frame, read_reason
+from client import Client, connect, framed, hello, read_frame, read_reason
 from conftest import ROOT, until
 from stub_server import Brightness
 
@@ -120,6 +120,30 @@ def test_a_server_that_is_stopped_before_it_runs_serves_nobody_and_leaves_nothin
     server.run()
     server.stop()
     assert os.listdir(tmp_path) in ([], ["sock.lock"])
+
+
+def test_a_task_that_fails_because_the_server_stops_is_answered_with_that(tmp_path):
+    """As a takeover is, whose sockets a stop has closed meanwhile."""
+    begun, stopped, listening = threading.Event(), threading.Event(), threading.Event()
+    server = Server(None, tmp_path / "sock")
+
+    def task(*_: object) -> None:
+        begun.set()
+        stopped.wait()
+        raise OSError(9, "Bad file descriptor")
+
+    server.tasks["take"] = task
+    server.when_listening = listening.set
+    running = threading.Thread(target=server.run)
+    running.start()
+    listening.wait()
+    with connect(tmp_path / "sock") as sock:
+        sock.sendall(framed(FrameKind.QUESTION, b"take"))
+        begun.wait()
+        server.stop()
+        running.join()
+        stopped.set()
+        assert read_reason(sock) == (FrameKind.REFUSAL, Reason.DRAINING, "the server is stopping")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

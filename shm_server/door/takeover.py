@@ -48,7 +48,6 @@ class Handover:
             raise Refused(Reason.STARTING, "another server is taking over from this one")
         try:
             pid = Peer.of(sock).pid
-            log.info("%d loads its models, to take over", pid)
             said, fds = {}, []
             for name, each in self._addresses.items():
                 ours = each.descriptors() if isinstance(each, Listener) else (each.fileno(),)
@@ -58,6 +57,7 @@ class Handover:
             sock.setblocking(True)
             if socket.send_fds(sock, [message], fds) != len(message):
                 raise OSError("the answer did not fit the socket")
+            log.info("%d loads its models, to take over", pid)
             if sock.recv(1) == SERVING:
                 log.info("%d serves from now on", pid)
                 for each in self._addresses.values():

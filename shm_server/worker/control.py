@@ -320,6 +320,10 @@ class Control:
             log.warning("refused what was asked: %s", refusal)
             doorbell.send_reason(sock, FrameKind.REFUSAL, refusal.reason, str(refusal))
         except Exception as error:
+            if self._stop_asked:  # what the task works with is being closed
+                log.info("a question is not answered, the server is stopping: %s", describe(error))
+                doorbell.send_reason(sock, FrameKind.REFUSAL, Reason.DRAINING, "the server is stopping")
+                return
             log.error("a question was not answered: %s. %s", describe(error), where(error))
             doorbell.send_reason(sock, FrameKind.REFUSAL, Reason.INTERNAL, "the server failed; its log says why")
         finally:
