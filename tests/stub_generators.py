@@ -188,10 +188,14 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
         from shm_server.gateways import metrics
 
         metrics.Server(server, tcp.bind(metrics_port)).start()
+
+    def end() -> None:  # before the counters are logged, as the command has it
+        if web:
+            web.stop()
+        generator.stop()
+
+    server.at_end = end
     server.run()
-    if web:
-        web.stop()
-    generator.stop()
 
 
 if __name__ == "__main__":
