@@ -46,6 +46,7 @@ def test_calls_batches_and_echoes_are_awaited(serve):
                 await masked(ids=ids.astype(np.int64), mask=mask)
             (info,) = await client.models()
             assert info.name == "masked"
+            assert await client.health() == {"classifier": "up"}
             with pytest.raises(errors.NoSuchModel):
                 await client.model("cat")
 

@@ -249,6 +249,7 @@ def test_a_model_that_there_is_not_is_refused_with_those_that_there_are(serve):
         client.stream("text")
     (info,) = client.models()
     assert (info.name, info.protocol, info.state, info.inputs[0].shape) == ("iris", "call", "ready", (4,))
+    assert client.health() == {"classifier": "up"}
     with pytest.raises(ValueError, match="a model's name of 256 bytes"):
         client.model("x" * 256)
 
@@ -560,3 +561,9 @@ def test_long_text_is_cut_at_the_end_of_the_reply_and_says_so(generator):
     text = "".join(pieces)
     assert set(text) == {"é"}
     assert pieces.truncated
+    assert len("".join(generator.stream("repeat:" + "é" * 100, steps=1000, reply_bytes=200_000))) == 100_000
+    with pytest.raises(errors.InvalidRequest, match="a prompt of 65 bytes, the slots of this client take 64"):
+        generator.stream("x" * 65, prompt_bytes=64)
+    for sizes in ({"prompt_bytes": -1}, {"reply_bytes": 1 << 30}):
+        with pytest.raises(ValueError, match="an extent of"):
+            generator.stream("x", **sizes)

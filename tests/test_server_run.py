@@ -62,6 +62,32 @@ server.run()
     assert [line for line in err.splitlines() if not line.startswith("mine ")] == []
 
 
+def test_a_handler_of_the_programs_own_is_called_although_the_server_sleeps(tmp_path):
+    """The signal is another thread's, as far as the kernel is concerned: the main thread sleeps on in epoll."""
+    command = program(
+        """
+import os, threading, time
+def handler(*_):
+    print(threading.current_thread() is threading.main_thread(), flush=True)
+    server.stop()
+signal.signal(signal.SIGTERM, handler)
+server = Server(Dark(), sys.argv[1])
+def kill():
+    sleeps = 0
+    while sleeps < 50:  # looks in a row at which the main thread slept
+        time.sleep(0.001)
+        with open(f"/proc/self/task/{os.getpid()}/stat") as stat:
+            sleeps = sleeps + 1 if stat.read().rpartition(")")[2].split()[0] == "S" else 0
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+server.when_listening = threading.Thread(target=kill).start
+server.run()
+""",
+        tmp_path / "s",
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("path", ["sock", "folder/", "x" * 108])
 def test_an_address_that_cannot_be_had_is_one_line_and_code_1(echo_server, tmp_path, path):
     done = subprocess.run(

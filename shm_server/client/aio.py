@@ -171,7 +171,12 @@ class AsyncModel(Interface):
 
     def __init__(self, caller: Caller, session: Session) -> None:
         super().__init__(session.signature, session.bound)
-        self._caller = caller
+        self._caller, self._session = caller, session
+
+    @property
+    def over(self) -> bool:
+        """Has the session ended in which it was asked for? Its calls go on in another, but its version may be older."""
+        return self._session.lane.over
 
     async def __call__(self, *args: Any, timeout: float | None = None, **inputs: Any) -> Any:
         """See `Model.__call__`. A call that is cancelled keeps its slot from others until the server is through with
@@ -347,16 +352,30 @@ class AsyncClient(Connections):
         until = seconds(deadline_ns(timeout))
         return signature.parse_models(await asyncio.to_thread(handshake.ask, self.address, "models", until))
 
+    async def health(self, *, timeout: float | None = None) -> dict[str, str]:
+        """See `Client.health`."""
+        until = seconds(deadline_ns(timeout))
+        return signature.parse_health(await asyncio.to_thread(handshake.ask, self.address, "health", until))
+
     async def echo(self, *args: Any, timeout: float | None = None, **inputs: Any) -> int:
         """See `Client.echo`."""
         return await (await self.model(timeout=timeout)).echo(*args, timeout=timeout, **inputs)
 
     def stream(
-        self, prompt: str, *, model: str = "", slots: int = 0, timeout: float | None = None, **sampling: Any
+        self,
+        prompt: str,
+        *,
+        model: str = "",
+        slots: int = 0,
+        prompt_bytes: int = 0,
+        reply_bytes: int = 0,
+        timeout: float | None = None,
+        **sampling: Any,
     ) -> AsyncStream:
         """See `Client.stream`. Raises InvalidRequest; the iterator raises the rest."""
         checked = Prompt.of(prompt, **sampling)
-        return AsyncStream(self._caller(self.link(lane_request(Protocol.STREAM, model, slots, 0))), checked, timeout)
+        request = lane_request(Protocol.STREAM, model, slots, prompt_bytes, reply_bytes)
+        return AsyncStream(self._caller(self.link(request)), checked, timeout)
 
     def close(self) -> None:
         """See `Client.close`; in the loop's thread, or when it runs no more."""

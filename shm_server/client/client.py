@@ -129,14 +129,32 @@ class Client(Connections):
             raise Closed("the client was closed", not_run=True)
         return signature.parse_models(handshake.ask(self.address, "models", seconds(deadline_ns(timeout))))
 
+    def health(self, *, timeout: float | None = None) -> dict[str, str]:
+        """The parts of the server, by name: each "up", "down" or "not answering". Raises ClientError."""
+        if self._closed:
+            raise Closed("the client was closed", not_run=True)
+        return signature.parse_health(handshake.ask(self.address, "health", seconds(deadline_ns(timeout))))
+
     def echo(self, *args: Any, timeout: float | None = None, **inputs: Any) -> int:
         """Send the inputs of the default model all the way but the model: see `Model.echo`."""
         return self.model(timeout=timeout).echo(*args, timeout=timeout, **inputs)
 
     def stream(
-        self, prompt: str, *, model: str = "", slots: int = 0, timeout: float | None = None, **sampling: Any
+        self,
+        prompt: str,
+        *,
+        model: str = "",
+        slots: int = 0,
+        prompt_bytes: int = 0,
+        reply_bytes: int = 0,
+        timeout: float | None = None,
+        **sampling: Any,
     ) -> Stream:
         """Have a model answer: an iterator of the pieces of its text. `timeout` is that of all of it.
+
+        slots          prompts that may be in flight at a time; 0: as the server has it, and so on
+        prompt_bytes   of the longest prompt
+        reply_bytes    of the longest reply; a longer one is cut, which `truncated` says
 
         steps          tokens at most; 128 unless said
         temperature    0 takes the likeliest token each time; as suits the model unless said
@@ -146,7 +164,7 @@ class Client(Connections):
         Raises InvalidRequest, NoSuchModel, ServerGone, or another ClientError; the iterator raises more, see Stream.
         """
         checked = Prompt.of(prompt, **sampling)
-        request = lane_request(Protocol.STREAM, model, slots, 0)
+        request = lane_request(Protocol.STREAM, model, slots, prompt_bytes, reply_bytes)
         link = self.link(request)
         try:
             return Stream(link, checked, timeout)
@@ -167,12 +185,14 @@ class Client(Connections):
         self.close()
 
 
-def lane_request(protocol: Protocol, model: str, slots: int, extent: int) -> LaneRequest:
+def lane_request(protocol: Protocol, model: str, slots: int, extent: int, reply_extent: int = 0) -> LaneRequest:
     """ValueError for what a hello can not say."""
     if len(model.encode()) > layout.MAX_MODEL_NAME_BYTES:
         raise ValueError(f"a model's name of {len(model.encode())} bytes, at most {layout.MAX_MODEL_NAME_BYTES}")
     if not 0 <= slots <= layout.MAX_SLOTS:
         raise ValueError(f"{slots} slots, expected 0 (the server's default) to {layout.MAX_SLOTS}")
-    if not 0 <= extent <= layout.MAX_SEGMENT_BYTES:
-        raise ValueError(f"an extent of {extent}, expected 0 (the server's default) to {layout.MAX_SEGMENT_BYTES}")
-    return LaneRequest(protocol, model, slots, extent)
+    most = layout.MAX_SEGMENT_BYTES if protocol == Protocol.CALL else layout.MAX_TEXT_BYTES
+    for each in (extent, reply_extent):
+        if not 0 <= each <= most:
+            raise ValueError(f"an extent of {each}, expected 0 (the server's default) to {most}")
+    return LaneRequest(protocol, model, slots, extent, reply_extent)

@@ -12,6 +12,7 @@ from shm_server.layout import Datatype
 from shm_server.models.tensor import DATATYPES
 
 STATES = ("ready", "starting", "not answering")
+HEALTH = ("up", "down", "not answering")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ def parse_models(said: Any) -> list[ModelInfo]:
             _expect(word in words, f"{signature.name!r}: {key} {word!r:.100}, expected {' or '.join(words)}")
         models.append(ModelInfo(**vars(signature), protocol=each["protocol"], state=each["state"]))
     return models
+
+
+def parse_health(said: Any) -> dict[str, str]:
+    """The answer to the question `health`. ProtocolError for what is none."""
+    parts = _get(said, "parts", dict, "parts")
+    for name, state in parts.items():
+        _expect(state in HEALTH, f"parts[{name!r:.100}]: {state!r:.100}, expected {' or '.join(HEALTH)}")
+    return parts
 
 
 def check(signature: Signature, inputs: np.ndarray, outputs: np.ndarray) -> None:

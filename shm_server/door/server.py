@@ -4,6 +4,7 @@ import collections
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from shm_server.door.listener import Listener, SocketInUse, default_socket
 from shm_server.door.supervisor import Supervisor
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 # the better of spinning and sleeping costs (Karlin et al., "Empirical Studies of Competitive Spinning", 1991).
 DEFAULT_SPIN_US = 100.0
 DEFAULT_MAX_SESSIONS = 256
+
+
+class Counted(Protocol):
+    def counters(self) -> dict[str, int]: ...
 
 
 class Server(Control):
@@ -78,15 +83,18 @@ class Server(Control):
         self.handed_over = False
         """Did `run` return because of `hand_over`?"""
         self._answer_within = answer_within
+        self.gateways: Sequence[Counted] = ()
+        """Whose counters are told with ours."""
         self.at_end: Callable[[], None] = lambda: None
         """Called when no client is left, before the counters are logged: to stop the workers, whose they are too."""
         self.questions["models"] = self.models
+        self.questions["health"] = lambda: {"parts": self.parts()}
 
     def run(self) -> None:
         """Serve until `stop`; then drain, say goodbye to every client and remove the socket file."""
         if not logs.configured():
             logs.configure()
-        with process.stopped_by_signals(self.stop):
+        with process.stopped_by_signals(self.stop, self.wake):
             try:
                 with self._source or Listener(self._path, other_users=self.allow_other_users) as self._source:
                     super().run()
@@ -138,10 +146,10 @@ class Server(Control):
         ]
 
     def all_counters(self) -> dict[str, int]:
-        """`counters` with those of the workers added. Any thread."""
+        """`counters` with those of the workers and the gateways added. Any thread."""
         counters = collections.Counter(self.counters())
-        for worker in self.forwards:
-            counters.update(worker.counters())
+        for each in (*self.forwards, *self.gateways):
+            counters.update(each.counters())
         return dict(counters)
 
 

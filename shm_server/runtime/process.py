@@ -181,11 +181,11 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def stopped_by_signals(stop: Callable[[], None], wake: Callable[[], None]) -> Iterator[None]:
     """Meanwhile a signal calls `stop`, any number of times and from any thread; for a server that a program runs in its
     main thread.
 
-    A handler that the program has installed stays.
+    A handler that the program has installed stays; `wake` has the main thread come to it.
     """
     ours: dict[int, Callable] = {}
     if is_main_thread():
@@ -193,14 +193,14 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         ours = {number: lambda *_: stop() for number in SIGNALS if signal.getsignal(number) in defaults}
     _take(ours)
     try:
-        with _also_seen_by_a_thread(stop) if ours else contextlib.nullcontext():
+        with _also_seen_by_a_thread(stop, wake) if is_main_thread() else contextlib.nullcontext():
             yield
     finally:
         _give_back(tuple(ours))
 
 
 @contextlib.contextmanager
-def _also_seen_by_a_thread(stop: Callable[[], None]) -> Iterator[None]:
+def _also_seen_by_a_thread(stop: Callable[[], None], wake: Callable[[], None]) -> Iterator[None]:
     """Python's handlers run in the main thread, between two of its instructions. A signal that comes after it has
     looked for one, and before it sleeps in the kernel, would wait for as long as it sleeps.
     """
@@ -215,6 +215,8 @@ def _also_seen_by_a_thread(stop: Callable[[], None]) -> Iterator[None]:
         while number := os.read(read, 1)[0]:
             if number in _replaced:
                 stop()
+            else:
+                wake()
 
     watching = threading.Thread(target=watch, name="signals", daemon=True)
     watching.start()

@@ -100,6 +100,7 @@ class Control:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._closing = threading.Lock()  # of the descriptors; never taken in a signal handler
         self._stop_asked = False
         self._failure: BaseException | None = None
         self._source = source
@@ -147,14 +148,21 @@ class Control:
             self._close(session, Reason.INTERNAL, "the server failed; its log says why")
         for fd in list(self._greeting):
             self._refuse(fd, Reason.DRAINING, "the server is stopping")
-        self._epoll.close()
-        os.close(self._wake)
+        with self._closing:
+            self._epoll.close()
+            os.close(self._wake)
 
     def stop(self) -> None:
         """Make `run` return after draining. Safe in a signal handler and from any thread, before `run` and after it."""
         if not self._stop_asked:
             self._stop_asked = True
             self._poke()
+
+    def wake(self) -> None:
+        """Have the thread that runs `run` look at what has come: a signal, say. Any other thread; harmless after it."""
+        with self._closing:
+            if not self._epoll.closed:
+                self._poke()
 
     def post(self, order: Callable[[], None]) -> None:
         """Have the control thread call `order`. Safe from any thread, while `run` runs."""

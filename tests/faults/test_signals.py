@@ -215,11 +215,11 @@ import ctypes, os, signal
 from shm_server.runtime import process
 lock, lib = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 lib.pthread_mutex_lock(lock)
-with process.stopped_by_signals(lambda: print("stopped", flush=True)):
+with process.stopped_by_signals(lambda: print("stopped", flush=True), lambda: None):
     pass
 assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 assert signal.set_wakeup_fd(-1) == -1
-with process.stopped_by_signals(lambda: lib.pthread_mutex_unlock(lock)):
+with process.stopped_by_signals(lambda: lib.pthread_mutex_unlock(lock), lambda: None):
     child = os.fork()
     while not child:
         signal.pause()
