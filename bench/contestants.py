@@ -30,18 +30,23 @@ class Contestant:
 SPINNING = Contestant("shm-spin", "shm, both sides spinning", "spinning", "shm", "forever", "#b2182b")
 DEFAULT = Contestant("shm-default", "shm, by default (spins 100 us, then sleeps)", "default", "shm", "100us", "#ef6548")
 PARKED = Contestant("shm-parked", "shm, parked (neither side spins)", "parked", "shm", "0", "#fdae6b")
-UDS = Contestant("uds", "Unix socket, 4-byte length", "transports", "uds", colour="#2166ac")
+UDS = Contestant("uds", "Unix socket, 4-byte length", "uds", "uds", colour="#2166ac")
 GRPC = Contestant("grpc", "gRPC over a Unix socket", "grpc", "grpc", colour="#4d9221")
-HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "transports", "http", colour="#762a83")
+HTTP = Contestant("http", "HTTP + JSON (Flask, gunicorn)", "http", "http", colour="#762a83")
+GATEWAY = Contestant(
+    "http-gateway", "HTTP gateway (uvicorn, a client of the lanes)", "gateway", "http", colour="#c51b7d"
+)
 
 ONE_CORE = tuple(
     replace(each, key=f"{each.key}-one-core", label=f"{each.label}; both on one core", cpu=min(os.sched_getaffinity(0)))
     for each in (PARKED, UDS)
 )
 
-ALL = (SPINNING, DEFAULT, PARKED, UDS, GRPC, HTTP)
+ALL = (SPINNING, DEFAULT, PARKED, UDS, GRPC, HTTP, GATEWAY)
+# One process answers: the CPU time and the system calls of a server are those of one.
+OF_ONE_PROCESS = tuple(each for each in ALL if each is not GATEWAY)
 # Where several levels are gone through, parked is left out: under load it does what the default does.
-SWEPT = (SPINNING, DEFAULT, UDS, GRPC, HTTP)
+SWEPT = (SPINNING, DEFAULT, UDS, GRPC, HTTP, GATEWAY)
 
 # Two C processes, bench/floor: nothing but the bytes and the waiting.
 FLOOR = Contestant("floor", "C to C, shared memory, spinning (the floor)", "", "shm", colour="black")

@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 600.0  # eight at a time, also on a busy machine
 STOP_SECONDS = 60.0
 
-IMAGES = ("spinning", "default", "parked", "transports", "grpc")
+# Ours, by how they wait, and the gateway; then the baselines of bench/peers.
+IMAGES = ("spinning", "default", "parked", "gateway", "uds", "grpc", "http")
 # One that serves pictures and prompts by default; and those of bench/scripted.py, by how they wait.
 PROMPTS = "prompts"
 # The socket peer of rows, and servers of bench/rows.py: see `of`.
@@ -186,13 +187,23 @@ class Fleet:
         path = self._directory / name
         shm, log = f"{path}.shm", Path(f"{path}.log")
         if name == "grpc":
-            command = [*orders.PYTHON, "bench.grpc_peer", "--socket", f"{path}.grpc", "--engine", self.engine_name]
+            command = [
+                *orders.PYTHON,
+                "bench.peers.grpc_peer",
+                "--socket",
+                f"{path}.grpc",
+                "--engine",
+                self.engine_name,
+            ]
             return Server(name, command, {"grpc": f"{path}.grpc"}, log)
-        if name == "transports":
-            port = free_port()
-            addresses = {"uds": f"{path}.uds", "http": f"http://127.0.0.1:{port}"}
-            command = [*orders.PYTHON, "bench.transports_peer", "--engine", self.engine_name]
-            return Server(name, [*command, "--uds", addresses["uds"], "--http", str(port)], addresses, log)
+        if name == "uds":
+            command = [*orders.PYTHON, "bench.peers.uds_peer", "--socket", f"{path}.uds", "--engine", self.engine_name]
+            return Server(name, command, {"uds": f"{path}.uds"}, log)
+        if name == "http":
+            at = f"127.0.0.1:{free_port()}"
+            command = [*orders.PYTHON, "gunicorn", "--config", "bench/peers/gunicorn_settings.py", "--bind", at]
+            command.append(f"bench.peers.flask_peer:application({self.engine_name!r})")
+            return Server(name, command, {"http": f"http://{at}"}, log)
         if name == PACKETS:
             command = [*orders.PYTHON, "bench.packet_peer", "--socket", f"{path}.packets"]
             return Server(name, command, {"packets": f"{path}.packets"}, log)
@@ -211,6 +222,9 @@ class Fleet:
         command = [*orders.PYTHON, "shm_server.cli", "serve", "--engine", self.engine_name, "--socket", shm]
         command += ["--generator", "tiny" if name == PROMPTS else "none"]
         addresses = {"shm": shm}
+        if name == "gateway":
+            at = f"127.0.0.1:{free_port()}"
+            return Server(name, [*command, "--http", at], {"http": f"http://{at}"}, log)
         if name == PROMPTS:
             command += ["--prompt-priority", self._prompt_priority]
         elif name != "default":

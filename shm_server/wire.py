@@ -1,20 +1,19 @@
-"""What the server's process and a worker say to each other, all of it.
+"""What the server's process says to those that it starts, and they to it, all of it.
 
-A worker is the process of a model; door/replica.py starts it, worker/main.py is it. Between the two is a seqpacket
-pair, where a packet is a message: a tag of one byte, and the body, a JSON object of the message's fields.
+A worker is the process of a model, worker/main.py is it; a gateway is the process of another way in, gateways/main.py
+is it. door/replica.py starts both. Between the two is a seqpacket pair, where a packet is a message: a tag of one byte,
+and the body, a JSON object of the message's fields.
 
+    server -> gateway   Open          first of all: which one, and how; the socket is passed that it listens on
+                        AskCounters, Move, Stop, as to a worker
     server -> worker    Load          first of all: what to load, and how to serve it
                         Client        a client of shared memory, and what its hello asks for; its socket is passed
-                        Prompt        one from HTTP; the socket is passed that the reply goes to
                         AskCounters   answered by Counters
                         Move          another worker serves now: tell the clients, answer what is in flight, and end
                         Stop          answer what is in flight for a few seconds, and end
-    worker -> server    Ready         it has its model and is warm
+    both   -> server    Ready         it has its model and is warm, or its transport
                         Failed        it could not load, in words, and ends
                         Counters      when it is asked, and the last thing that it says
-    worker -> whoever asked a Prompt, on the prompt's socket
-                        Text          a piece of the reply
-                        End           how it ended
 
 The end of the file is the end of the other process; a worker that has read no Stop then knows that the server died.
 """
@@ -26,9 +25,9 @@ import socket
 import struct
 from typing import ClassVar
 
-from shm_server.layout import Protocol, Status
+from shm_server.layout import Protocol
 
-# Bytes of a packet: a prompt of some 20,000 words with room to spare. A socket's buffer holds it, 208 KiB by default.
+# Bytes of a packet: signatures with their labels, with room to spare. A socket's buffer holds it, 208 KiB by default.
 MAX_PACKET = 128 << 10
 
 
@@ -51,15 +50,27 @@ class Message:
 
     passes: ClassVar[bool] = False
     """Does a socket come with it?"""
+    program: ClassVar[str] = ""
+    """The module that is run in a process which is told this first of all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Load(Message):
+    program = "shm_server.worker.main"
     protocol: str  # of the model: a name of layout.Protocol
     options: dict  # what to load, see worker.py; not on a command line, an endpoint's URL may have a password in it
     serving: dict  # arguments of `worker.serve`
     log: dict  # arguments of `logs.configure`
     path: list  # the server's sys.path: what it can import, a worker can
+
+
+@dataclasses.dataclass(frozen=True)
+class Open(Message):
+    program = "shm_server.gateways.main"
+    passes = True
+    gateway: str  # a name of gateways.main.GATEWAYS
+    options: dict  # its own
+    log: dict  # arguments of `logs.configure`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +84,6 @@ class Client(Message):
 
     def __post_init__(self) -> None:
         Protocol(self.protocol)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt(Message):
-    passes = True
-    text: str
-    sampling: dict  # arguments of `Sampling`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Stop(Message):
 
 @dataclasses.dataclass(frozen=True)
 class Ready(Message):
-    model: dict  # its metadata, as a welcome has it
+    model: dict  # its metadata, as a welcome has it; {} of a gateway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,22 +121,8 @@ class Counters(Message):
             raise ValueError("a counter that is no whole number")
 
 
-@dataclasses.dataclass(frozen=True)
-class Text(Message):
-    piece: str
-
-
-@dataclasses.dataclass(frozen=True)
-class End(Message):
-    status: int  # a layout.Status
-    message: str
-
-    def __post_init__(self) -> None:
-        Status(self.status)
-
-
 # A tag is a message's place in this line, from 1.
-MESSAGES = (Load, Client, Prompt, AskCounters, Move, Stop, Ready, Failed, Counters, Text, End)
+MESSAGES = (Load, Open, Client, AskCounters, Move, Stop, Ready, Failed, Counters)
 TAGS = {kind: tag for tag, kind in enumerate(MESSAGES, 1)}
 
 

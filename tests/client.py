@@ -90,8 +90,11 @@ class Client:
     """
 
     def __init__(self, path, *, protocol: Protocol = Protocol.CALL, **asked) -> None:
-        self.sock = connect(path)
-        self.sock.sendall(hello(protocol=protocol, **asked))
+        if isinstance(path, socket.socket):  # whose lane was asked for in another way
+            self.sock = path
+        else:
+            self.sock = connect(path)
+            self.sock.sendall(hello(protocol=protocol, **asked))
         kind, body, fds = read_frame(self.sock)
         assert kind == FrameKind.WELCOME, (kind, body)
         self.welcome = np.frombuffer(body, layout.welcome, 1)[0]
@@ -201,7 +204,7 @@ class Prompts(Client):
     """A client of the prompt lane; one prompt a slot at a time."""
 
     def __init__(self, server, **sizes: int) -> None:
-        super().__init__(server.socket, protocol=Protocol.STREAM, **sizes)
+        super().__init__(getattr(server, "socket", server), protocol=Protocol.STREAM, **sizes)
 
     def prompt(self, text: str | bytes, *, slot: int = 0, **fields) -> int:
         data = text.encode() if isinstance(text, str) else text

@@ -205,6 +205,25 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
+def workers(pid: int) -> list[int]:
+    """Those of a server's children that have a model."""
+    return _running(pid, b"worker.main")
+
+
+def gateways(pid: int) -> list[int]:
+    """Those of a server's children that are another way in."""
+    return _running(pid, b"gateways.main")
+
+
+def _running(pid: int, program: bytes) -> list[int]:
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if program in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
 def ended(pid: int) -> bool:
     """Has the process ended? Whether or not its parent has collected it, also while we look."""
     try:

@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from urllib.request import urlopen
 
 from client import connect, hello, read_reason
-from conftest import children
+from conftest import workers
 
 from shm_server.layout import FrameKind, Protocol, Reason
 
@@ -55,7 +55,7 @@ class Site:
         return words
 
     def generator(self) -> int:
-        (pid,) = children(self.server.pid)
+        (pid,) = workers(self.server.pid)
         return pid
 
     def kill(self) -> None:

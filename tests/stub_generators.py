@@ -14,7 +14,8 @@ from pathlib import Path
 from shm_server import Server, generators
 from shm_server.door.replica import Backoff
 from shm_server.door.supervisor import Supervisor
-from shm_server.gateways import tcp
+from shm_server.gateways.address import Tcp, bind
+from shm_server.gateways.hosted import Gateway
 from shm_server.generators import Limits, Sampling
 from shm_server.layout import Protocol
 from shm_server.runtime import logs
@@ -180,14 +181,12 @@ def serve(socket: str, engine: str, http_port: int | None = None, metrics_port: 
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     web = None
     if http_port is not None:
-        from shm_server.gateways import http
-
-        web = http.Server(None, tcp.bind(http_port), generator, server.parts)
+        web = Gateway("http", bind(Tcp(http_port)), {"socket": socket})
         web.start()
     if metrics_port is not None:
         from shm_server.gateways import metrics
 
-        metrics.Server(server, tcp.bind(metrics_port)).start()
+        metrics.Server(server, bind(Tcp(metrics_port))).start()
 
     def end() -> None:  # before the counters are logged, as the command has it
         if web:

@@ -1,11 +1,11 @@
 """Every transport over one model that needs no framework, for tests: stub_transports.py KIND FOLDER [PORT].
 
-Serves shared memory at FOLDER/shm, the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0: any). The kinds are
+Serves shared memory at FOLDER/shm, and by a gateway each the Unix-socket protocol at FOLDER/uds and HTTP at PORT (0:
+any), which are clients of it. The kinds are
 guarded, gated by FOLDER/gate, raising, hostile (see stub_server.py), none, and network: the bundled one. It is
 `shm-server serve --uds --http` without the flags.
 """
 
-import contextlib
 import logging
 import signal
 import sys
@@ -17,8 +17,8 @@ import stub_server
 
 from shm_server import Server
 from shm_server.door.listener import Listener
-from shm_server.gateways import http, tcp, uds
-from shm_server.gateways.serialized import Serialized
+from shm_server.gateways.address import Tcp, bind
+from shm_server.gateways.hosted import Gateway
 from shm_server.models import load_classifier
 from shm_server.runtime import logs
 
@@ -51,19 +51,24 @@ def main() -> None:
     kinds |= {kind: getattr(stub_server, kind.title()) for kind in ("gated", "hostile", "raising")}
     if kind == "network":
         kinds[kind] = lambda: load_classifier("openvino")
-    model = kinds[kind]()
-    model = Serialized(model) if model else None
-    server = Server(model, folder / "shm")
-    signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    others = [
-        uds.Server(model, Listener(folder / "uds")),
-        http.Server(model, tcp.bind(port), parts=server.parts, on_failure=server.stop),
-    ]
-    with contextlib.ExitStack() as stack:
-        for other in others:
-            other.start()
-            stack.callback(other.stop)
+    server, served = Server(kinds[kind](), folder / "shm"), {"socket": str(folder / "shm")}
+    at = Listener(folder / "uds"), bind(Tcp(port))
+    gateways = [Gateway(name, each, served) for name, each in zip(("uds", "http"), at, strict=True)]
+
+    def stop() -> None:  # the model, which is in this process, answers what they have in hand
+        for gateway in gateways:
+            gateway.ask_to_stop()
+        for gateway in gateways:
+            gateway.stop()
+        server.stop()
+
+    stopping = threading.Thread(target=stop, name="stopping")
+    signal.signal(signal.SIGTERM, lambda *_: stopping.start())
+    for gateway in gateways:
+        gateway.start()
+    with at[0]:
         server.run()
+    stopping.join()
     names = [thread.name for thread in threading.enumerate() if thread.name not in ("MainThread", "log")]
     logging.info("threads left: %s", [name for name in names if not name.startswith("ThreadPool")])
 

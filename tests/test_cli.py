@@ -46,9 +46,16 @@ WRONG = {
     "--cpu 4096": "--cpu 4096: this process may run on",
     "--socket ": "argument --socket: it is empty",
     "--uds ": "argument --uds: it is empty",
-    "--http 0": "argument --http: '0' is no whole number from 1 to 65535",
-    "--metrics 65536": "argument --metrics: '65536' is no whole number from 1 to 65535",
-    "--metrics 9999 --http 9999": "--http and --metrics are both 9999",
+    "--http 0": "argument --http: '0': expected PORT or HOST:PORT with a port of 1 to 65535",
+    "--http localhost": "argument --http: 'localhost': expected PORT or HOST:PORT",
+    "--http ::1:80": "argument --http: '::1:80': expected PORT or HOST:PORT",
+    "--http unix:": "argument --http: 'unix:': expected PORT or HOST:PORT",
+    "--http unix:/tmp/x --socket /tmp/x": "--socket and --http are both /tmp/x",
+    "--metrics 65536": "argument --metrics: '65536': expected PORT or HOST:PORT with a port of 1 to 65535",
+    "--metrics unix:/tmp/x": "argument --metrics: 'unix:/tmp/x': expected PORT or HOST:PORT",
+    "--metrics 9999 --http 127.0.0.1:9999": "--http and --metrics are both 127.0.0.1:9999",
+    "--grpc 9999 --http 9999": "--http and --grpc are both 127.0.0.1:9999",
+    "--grpc unix:/tmp/x": "argument --grpc: 'unix:/tmp/x': expected PORT or HOST:PORT",
     "--socket /tmp/x --uds /tmp/../tmp/x": "--socket and --uds are both /tmp/../tmp/x",
     "--log-format xml": "invalid choice: 'xml'",
     "--generator abacus": "'abacus' is none of tiny, gemma, openai, none, and not MODULE:ATTRIBUTE",
@@ -214,11 +221,11 @@ def test_a_second_sigterm_while_http_waits_for_its_clients_changes_nothing(start
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = start("--engine", "none", "--http", str(port))
-    with socket.create_connection(("127.0.0.1", port)) as kept_alive:  # gunicorn gives it 2 s more
+    with socket.create_connection(("127.0.0.1", port)) as kept_alive:
         kept_alive.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert kept_alive.recv(100).startswith(b"HTTP/1.1 200")
         server.process.terminate()
-        server.wait_for("stopped:")  # shared memory has; HTTP has not
+        server.wait_for("stopped:")
         server.stop()
 
 

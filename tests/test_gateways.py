@@ -6,13 +6,14 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from client import Client, connect
-from conftest import ROOT, children, ended, until
+from conftest import ROOT, ended, until, workers
 from test_reload import port, reload
 
 from shm_server.layout import Op, Status
@@ -59,7 +60,7 @@ def over_shared_memory(path) -> int:
 
 def test_every_transport_gives_the_same_answer_and_the_server_itself_has_no_model(served):
     server, number, uds = served
-    (worker,) = children(server.pid)
+    (worker,) = workers(server.pid)
     status, said = over_http(number)
     assert status == 200
     assert said["label"] == over_uds(uds) == f"class {over_shared_memory(server.socket)}"
@@ -67,6 +68,8 @@ def test_every_transport_gives_the_same_answer_and_the_server_itself_has_no_mode
         assert not re.search(r"tensorflow|jaxlib|openvino|onnxruntime", maps.read())
     counters = server.stop()
     assert counters["calls"] == 3, "the worker's counters are in the last line, too"
+    assert (counters["http_requests"], counters["uds_packets"]) == (1, 1), "and the gateways'"
+    assert (counters["gateway_starts"], counters["gateway_crashes"]) == (2, 0)
     assert ended(worker)
 
 
@@ -84,7 +87,7 @@ def test_callers_of_other_transports_notice_nothing_of_a_reload(served):
 def test_a_classifier_whose_process_is_away_is_503_and_comes_back(served):
     server, number, _ = served
     assert over_http(number)[0] == 200
-    (worker,) = children(server.pid)
+    (worker,) = workers(server.pid)
     os.kill(worker, signal.SIGSTOP)  # it is there, and not loading, for as long as it takes to look
     os.kill(worker, signal.SIGKILL)
     statuses = {over_http(number)[0] for _ in range(3)}
@@ -100,7 +103,7 @@ def test_the_server_itself_sleeps_whatever_its_workers_are_told(start, tmp_path)
     server = start("--generator", "none", "--spin", "forever", prefix=("env", f"PYTHONPATH={path}"))
     over_shared_memory(server.socket)
     until(lambda: states(server.pid) == {"S"})
-    until(lambda: "R" in states(*children(server.pid)))
+    until(lambda: "R" in states(*workers(server.pid)))
     server.stop()
 
 
@@ -111,3 +114,39 @@ def states(pid: int) -> set[str]:
         with contextlib.suppress(OSError):  # it has ended
             found.add(Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0])
     return found
+
+
+def ask(sock: socket.socket) -> bytes:
+    """The answer to a request for /livez."""
+    with sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while piece := sock.recv(4096):
+            answer += piece
+        return answer
+
+
+def test_http_listens_at_a_path_which_a_server_that_takes_over_has_too(start, tmp_path):
+    path = tmp_path / "web"
+    flags = ("--engine", "none", "--http", f"unix:{path}")
+    server = start(*flags)
+    server.wait_for(f"listening on {server.socket}")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert ask(connect(path)).startswith(b"HTTP/1.1 200")
+    other = start(*flags, "--takeover")
+    server.ended()
+    assert ask(connect(path)).endswith(b'{"status": "ok"}')
+    other.stop()
+    assert not path.exists()
+
+
+def test_http_listens_at_an_address_of_ipv6(start):
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            number = free.getsockname()[1]
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    server = start("--engine", "none", "--http", f"[::1]:{number}")
+    server.wait_for(f"listening on http://[::1]:{number}")
+    assert ask(socket.create_connection(("::1", number), timeout=60)).startswith(b"HTTP/1.1 200")
+    server.stop()

@@ -1,4 +1,4 @@
-"""HTTP + JSON against real servers: gunicorn and Flask in a process of their own, beside the other transports."""
+"""HTTP + JSON against real servers: the gateway in a process of its own, beside the other ways in."""
 
 import base64
 import http.client
@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import sys
@@ -21,8 +20,8 @@ from PIL import Image
 from stub_server import GATE
 
 from shm_server import SocketInUse
-from shm_server.gateways import http as transport
-from shm_server.gateways import tcp
+from shm_server.gateways.address import Tcp, bind
+from shm_server.gateways.hosted import Gateway
 from shm_server.layout import Op
 
 STUB = ROOT / "tests" / "stub_transports.py"
@@ -112,13 +111,13 @@ def test_pictures_and_pixels_are_told_apart_by_type_or_by_their_bytes(web):
 
 
 ERRORS = {
-    "no JSON": ("POST", "/echo", b"{", JSON, 400, '"prompt" of type str'),
+    "no JSON": ("POST", "/echo", b"{", JSON, 400, "expected a JSON object"),
     "no prompt": ("POST", "/echo", b"{}", JSON, 400, '"prompt" of type str'),
     "a prompt that is no text": ("POST", "/echo", b'{"prompt": 3}', JSON, 400, '"prompt" of type str'),
-    "JSON that is no object": ("POST", "/echo", b'["prompt"]', JSON, 400, "JSON object"),
-    "JSON that is no UTF-8": ("POST", "/echo", b'{"prompt": "\xff"}', JSON, 400, "JSON object"),
-    "JSON without an end": ("POST", "/echo", b"[" * 200_000, JSON, 400, "JSON object"),
-    "no body": ("POST", "/echo", b"", JSON, 400, "JSON object"),
+    "JSON that is no object": ("POST", "/echo", b'["prompt"]', JSON, 400, "expected a JSON object"),
+    "JSON that is no UTF-8": ("POST", "/echo", b'{"prompt": "\xff"}', JSON, 400, "expected a JSON object"),
+    "JSON without an end": ("POST", "/echo", b"[" * 200_000, JSON, 400, "expected a JSON object"),
+    "no body": ("POST", "/echo", b"", JSON, 400, "expected a JSON object"),
     "an echo of another type": ("POST", "/echo", b"x", {"Content-Type": "text/plain"}, 415, "send application/json"),
     "an echo of no type": ("POST", "/echo", b"{}", {}, 415, "no content type"),
     "a broken PNG": ("POST", "/classify", png(1, 2, 3)[:60], {"Content-Type": "image/png"}, 400, "no readable picture"),
@@ -179,7 +178,7 @@ def test_a_model_that_raises_is_a_500_with_its_message_and_the_server_goes_on(we
     call = web("raising")
     status, answer = call("POST", "/classify", bytes(3072), RAW)
     assert status == 500
-    assert answer["error"].startswith("ValueError: a black picture éé")
+    assert answer["error"].startswith("the model failed: ValueError: a black picture éé")
     assert call("POST", "/classify", BRIGHT, RAW)[1]["label"] == "bright"
     call.server.wait_for("Traceback")
     assert call.server.log.count("Traceback") == 1
@@ -268,23 +267,22 @@ def test_sigterm_answers_what_is_in_flight_and_everything_ends_with_0(web, tmp_p
 
 
 def test_a_port_in_use_is_one_clear_error():
-    with tcp.bind(0) as held:
+    with bind(Tcp(0)) as held:
         held.listen()
         with pytest.raises(SocketInUse, match=r"127\.0\.0\.1:\d+ is in use by another server"):
-            tcp.bind(held.getsockname()[1])
+            bind(Tcp.of(held))
         with pytest.raises(OSError, match=r"192\.0\.2\.1:0: Cannot assign"):
-            tcp.bind(0, "192.0.2.1")
+            bind(Tcp(0, "192.0.2.1"))
 
 
 def test_nobody_can_connect_before_the_server_starts_and_a_port_lost_meanwhile_is_said():
-    with tcp.bind(0) as held:
-        port = held.getsockname()[1]
+    with bind(Tcp(0)) as held:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-        server = transport.Server(None, tcp.bind(port))  # bound twice: nobody listens yet
-        held.listen()
-        with pytest.raises(SocketInUse):
-            server.start()
+            socket.create_connection(held.getsockname())
+        with bind(Tcp.of(held)) as again:  # bound twice: nobody listens yet
+            held.listen()
+            with pytest.raises(SocketInUse):
+                Gateway("http", again, {}).start()
 
 
 def test_a_port_is_free_again_at_once(web):
@@ -296,58 +294,14 @@ def test_a_port_is_free_again_at_once(web):
     assert again("GET", "/healthz")[0] == 200
 
 
-def test_a_server_that_ends_by_itself_says_so(monkeypatch, caplog):
-    def fails(*_: object) -> None:
-        raise RuntimeError("the poller broke")
-
-    monkeypatch.setattr(transport._Worker, "run", fails)
-    told = threading.Event()
-    server = transport.Server(None, tcp.bind(0), on_failure=told.set)
-    server.start()
-    assert told.wait(60)
-    with pytest.raises(RuntimeError, match="the poller broke"):
-        server.stop()
-    assert "HTTP ended by itself" in caplog.messages
-
-
-def test_a_server_out_of_descriptors_lives_on(web):
-    call = web("guarded")
-    assert call("GET", "/healthz")[0] == 200
-    limit = len(os.listdir(f"/proc/{call.server.pid}/fd")) + 3
-    usual = resource.prlimit(call.server.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(call.server.pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
-    crowd = [socket.create_connection(("127.0.0.1", call.port)) for _ in range(20)]
-    call.server.wait_for("HTTP: accept: [Errno 24]")
-    for sock in crowd:
-        sock.close()
-    resource.prlimit(call.server.pid, resource.RLIMIT_NOFILE, usual)
-    assert Web(call.server)("POST", "/classify", BRIGHT, RAW)[0] == 200
-
-
-def test_connections_on_which_nothing_is_said_keep_no_thread_from_others(web):
-    call = web("none")
-    silent = [socket.create_connection(("127.0.0.1", call.port)) for _ in range(30 * transport.THREADS)]
-    call.connection.timeout = 60  # gunicorn would wait 5 s for each of the silent: 150 s
-    assert call("GET", "/healthz")[0] == 200
-    for sock in silent:  # and they are served when they speak
-        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        sock.settimeout(60)
-        assert sock.recv(100).startswith(b"HTTP/1.1 200")
-        sock.close()
-
-
 def test_no_request_is_logged(web):
     call = web("guarded")
+    call("POST", "/classify", BRIGHT, RAW)  # the gateway opens its session
+    call.server.wait_for("opened")
     before = call.server.log
     for _ in range(3):
         call("POST", "/classify", BRIGHT, RAW)
     assert call.server.log == before
-
-
-def test_it_is_gunicorn_that_answers(web):
-    call = web("none")
-    call.connection.request("GET", "/healthz")
-    assert call.connection.getresponse().headers["Server"].startswith("gunicorn")
 
 
 def test_models_know_no_transport():

@@ -12,8 +12,8 @@ import pictures_of_all_kinds
 import pytest
 from conftest import ROOT, ServerProcess
 
-from shm_server.gateways import http as http_transport
 from shm_server.gateways import images
+from shm_server.gateways.http import body
 
 SEED = 8
 SCORE = 0.01  # decoders of JPEG and WebP round differently
@@ -109,6 +109,6 @@ def test_pictures_that_are_broken_or_too_large_are_a_line_each_and_the_next_is_c
 def test_both_sides_have_the_same_limits(shm_client):
     said = subprocess.run([shm_client, "help", "classify"], capture_output=True, text=True, check=True).stdout
     bytes_, pixels = re.search(r"at most (\d+) bytes, a picture (\d+) pixels", said).groups()
-    assert int(bytes_) == http_transport.MAX_BODY_BYTES
+    assert int(bytes_) == body.MAX_BODY_BYTES
     assert int(pixels) == images.MAX_PIXELS
     assert images.NAMES in said

@@ -8,16 +8,17 @@ import socket
 import threading
 
 import pytest
+from client import Prompts, hung_up
 from conftest import children, ended, until
 from stub_generators import supervised
 
 from shm_server import wire
-from shm_server.door import replica
+from shm_server.door import supervisor as supervision
 from shm_server.door.replica import Backoff
 from shm_server.door.supervisor import Supervisor
 from shm_server.door.worker_process import WorkerProcess
-from shm_server.generators import ModelError, NoGenerator, Sampling, Unavailable
-from shm_server.layout import Protocol, Reason
+from shm_server.generators import ModelError, NoGenerator
+from shm_server.layout import Protocol, Reason, Status
 from shm_server.session.doorbell import LaneRequest, Refused
 
 
@@ -62,11 +63,27 @@ def test_a_first_worker_that_does_not_load_says_why_and_is_not_started_again(opt
     supervisor.stop()
 
 
+def opened(one: Supervisor) -> Prompts:
+    """A session of its worker's."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        one.send(theirs, LaneRequest(Protocol.STREAM))
+    return Prompts(ours)
+
+
+def ask(one: Supervisor, prompt: str) -> str:
+    """The reply."""
+    with opened(one) as client:
+        status, text, _ = client.ask(prompt)
+        assert status == Status.OK
+        return text
+
+
 def test_a_first_worker_that_is_killed_while_it_loads_is_said(supervisor):
     loading = supervisor("endless")
     until(lambda: loading.pid)
-    with pytest.raises(Unavailable, match="the generator's process is loading"):
-        loading.generate("to be", Sampling())
+    with pytest.raises(Refused, match="the generator's process is loading"):
+        ask(loading, "to be")
     os.kill(loading.pid, signal.SIGKILL)
     with pytest.raises(ModelError, match="the generator's process was ended by SIGKILL"):
         loading.wait_ready()
@@ -86,8 +103,6 @@ def test_a_stop_while_it_loads_is_one_at_once_and_so_is_one_between_two_workers(
     with socket.socket() as client, pytest.raises(Refused, match="SIGKILL; it is being started again") as refused:
         away.send(client, LaneRequest(Protocol.STREAM))
     assert refused.value.reason == Reason.STARTING
-    with pytest.raises(Unavailable, match="SIGKILL; it is being started again"):
-        away.generate("to be", Sampling())
     away.stop()
     assert away.counters()["worker_starts"] == 1
     assert "did not stop within" not in caplog.text
@@ -115,9 +130,9 @@ def test_only_so_many_load_at_a_time_and_who_waits_can_be_stopped(supervisor, mo
 def test_a_stop_that_comes_while_a_process_is_being_started_ends_it_too(supervisor, monkeypatch, caplog):
     started = []
 
-    def start(load: wire.Load, called: str, answer_within: float) -> WorkerProcess:
+    def start(*what: object) -> WorkerProcess:
         until(lambda: running and running[0]._stopping)
-        started.append(WorkerProcess(load, called, answer_within))
+        started.append(WorkerProcess(*what))
         return started[0]
 
     running: list[Supervisor] = []
@@ -132,7 +147,7 @@ def test_a_stop_ends_a_worker_and_counts_no_crash(supervisor):
     stopped = supervisor("waiting")
     stopped.wait_ready()
     pid = stopped.pid
-    assert "".join(stopped.generate("to be", Sampling())) == "to be "
+    assert ask(stopped, "to be") == "to be "
     stopped.stop()
     assert ended(pid)
     stopped.stop()
@@ -170,7 +185,7 @@ def test_a_process_that_cannot_be_started_is_an_error_and_tried_again_after_a_cr
     until(lambda: one.alive and one.pid != first)
     assert failures == []
     assert set(children(os.getpid())) - others - {first} == {one.pid}, "a process was left that nobody watches"
-    assert "".join(one.generate("to be", Sampling())) == "to be "
+    assert ask(one, "to be") == "to be "
 
 
 def test_a_worker_that_says_what_is_no_message_is_killed_and_started_again(supervisor, monkeypatch):
@@ -195,27 +210,28 @@ def test_a_worker_that_ended_is_seen_though_a_child_of_its_own_lives(supervisor,
     forking.wait_ready()
     first = forking.pid
     try:
-        assert "".join(forking.generate(f"fork:{tmp_path / 'gate'} to be", Sampling())) == "to be "
+        assert ask(forking, f"fork:{tmp_path / 'gate'} to be") == "to be "
         os.kill(first, signal.SIGKILL)
         until(lambda: forking.alive and forking.pid != first)
-        assert "".join(forking.generate("to be", Sampling())) == "to be "
+        assert ask(forking, "to be") == "to be "
     finally:
         (tmp_path / "gate").touch()
 
 
 def test_a_worker_that_has_moved_and_hangs_is_killed_and_its_callers_hear_of_it(supervisor, monkeypatch, caplog):
-    monkeypatch.setitem(replica.LEAVE_SECONDS, "STREAM", 0.5)
+    monkeypatch.setitem(supervision.LEAVE_SECONDS, Protocol.STREAM, 0.5)
     one = supervisor("computing")
     one.wait_ready()
-    first, pieces = one.pid, one.generate("say:on hang", Sampling())
-    assert next(pieces) == "on"
+    first, client = one.pid, opened(one)
+    client.prompt("say:on hang")
+    assert client.wait()["status"] == Status.MORE
     one.reload()
     assert one.alive
     assert one.pid != first
-    assert "".join(one.generate("say:new", Sampling())) == "new"
-    with pytest.raises(Unavailable):
-        next(pieces)
+    assert ask(one, "say:new") == "new"
     until(lambda: ended(first))
+    assert hung_up(client.sock)
+    client.close()
     assert f"has moved and does not end: {first} is killed" in caplog.text
     assert one.counters()["worker_crashes"] == 0
 

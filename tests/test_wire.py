@@ -5,26 +5,23 @@ import os
 import socket
 
 import pytest
-from client import read_reason
+from client import hung_up, read_reason
 from stub_generators import supervised
+from test_supervisor import ask
 
 from shm_server import wire
-from shm_server.generators import ModelError, Sampling
-from shm_server.layout import Protocol, Reason, Status
-from shm_server.worker import remote
+from shm_server.layout import Protocol, Reason
 
 MESSAGES = [
     wire.Load("STREAM", {"engine": "tiny"}, {"spin_us": 100.0, "idle": True}, {"level": "info"}, ["", "/x"]),
+    wire.Open("http", {"socket": "/x"}, {"level": "info"}),
     wire.Client(1, "iris \u20ac\u0000", 64, 0, 1 << 32),
-    wire.Prompt("to be \u20ac\u0000\U0001f600", {"steps": 3, "temperature": None}),
     wire.AskCounters(),
     wire.Move(),
     wire.Stop(),
     wire.Ready({"name": "tiny"}),
-    wire.Failed("there is no checkpoint", misnamed=False),
+    wire.Failed("half a pair: \ud800, there is no checkpoint", misnamed=False),
     wire.Counters({"prompts": 1 << 60}),
-    wire.Text("half a pair: \ud800"),
-    wire.End(int(Status.BROKEN), "it broke off"),
 ]
 
 CLIENT = wire.Client(int(Protocol.CALL), "", 0, 0, 0)
@@ -57,41 +54,43 @@ def packet(kind: type[wire.Message], body: object) -> bytes:
     return bytes([wire.TAGS[kind]]) + (body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
+FIELDS = "['input_extent', 'model', 'output_extent', 'protocol', 'slot_count']"
+
 WRONG = {
-    b"\x00{}": "expected Prompt or Counters or End or Client, got a packet with tag 0",
+    b"\x00{}": "expected Counters or Failed or Client, got a packet with tag 0",
     b"\xff{}": "got a packet with tag 255",
     packet(wire.Stop, {}): "got Stop",
-    packet(wire.Prompt, b""): "a Prompt whose body is no JSON",
-    packet(wire.Prompt, b"{"): "a Prompt whose body is no JSON",
-    packet(wire.Prompt, b"\xff\xfe"): "a Prompt whose body is no JSON",
-    packet(wire.Prompt, b"[" * 100_000): "a Prompt whose body is no JSON",
-    packet(wire.Prompt, []): "a Prompt has the fields ['sampling', 'text'], got list",
-    packet(wire.Prompt, None): "got NoneType",
-    packet(wire.Prompt, {}): "got []",
-    packet(wire.Prompt, {"text": "x"}): "got ['text']",
-    packet(wire.Prompt, {"text": "x", "sampling": {}, "colour": 1}): "got ['colour', 'sampling', 'text']",
-    packet(wire.Prompt, {"text": 7, "sampling": {}}): "text of a Prompt is of type str, got int",
-    packet(wire.Prompt, {"text": "x", "sampling": []}): "sampling of a Prompt is of type dict, got list",
+    packet(wire.Client, b""): "a Client whose body is no JSON",
+    packet(wire.Client, b"{"): "a Client whose body is no JSON",
+    packet(wire.Client, b"\xff\xfe"): "a Client whose body is no JSON",
+    packet(wire.Client, b"[" * 100_000): "a Client whose body is no JSON",
+    packet(wire.Client, []): f"a Client has the fields {FIELDS}, got list",
+    packet(wire.Client, None): "got NoneType",
+    packet(wire.Client, {}): "got []",
+    packet(wire.Client, {"model": "x"}): "got ['model']",
+    packet(wire.Client, vars(CLIENT) | {"colour": 1}): "got ['colour', 'input_extent'",
+    packet(wire.Client, vars(CLIENT) | {"model": 7}): "model of a Client is of type str, got int",
+    packet(wire.Client, vars(CLIENT) | {"slot_count": True}): "slot_count of a Client is of type int, got bool",
+    packet(wire.Client, vars(CLIENT) | {"protocol": 99}): "a Client with 99 is not a valid Protocol",
     packet(wire.Counters, {"values": {"prompts": 1.5}}): "a Counters with a counter that is no whole number",
-    packet(wire.End, {"status": True, "message": ""}): "status of a End is of type int, got bool",
-    packet(wire.End, {"status": 99, "message": ""}): "a End with 99 is not a valid Status",
+    packet(wire.Failed, {"words": [], "misnamed": True}): "words of a Failed is of type str, got list",
 }
 
 
 def test_what_is_no_message_is_named():
     for wrong, said in WRONG.items():
         with pytest.raises(wire.Malformed) as error:
-            wire.decode(wrong, (wire.Prompt, wire.Counters, wire.End, wire.Client))
+            wire.decode(wrong, (wire.Counters, wire.Failed, wire.Client))
         assert said in str(error.value), wrong[:40]
 
 
 def test_what_is_longer_than_a_packet_is_neither_sent_nor_taken(wires):
     ours, theirs = wires
-    with pytest.raises(wire.TooLong, match="a Text of 131087 bytes; at most 131072"):
-        wire.send(ours, wire.Text("x" * (wire.MAX_PACKET + 1)))
-    ours.send(packet(wire.Text, {"piece": "x" * wire.MAX_PACKET}))
-    with pytest.raises(wire.Malformed, match="a Text of more than 131072 bytes"):
-        wire.receive(theirs, wire.Text)
+    with pytest.raises(wire.TooLong, match="a Failed of 131106 bytes; at most 131072"):
+        wire.send(ours, wire.Failed("x" * (wire.MAX_PACKET + 1), False))
+    ours.send(packet(wire.Failed, {"words": "x" * wire.MAX_PACKET}))
+    with pytest.raises(wire.Malformed, match="a Failed of more than 131072 bytes"):
+        wire.receive(theirs, wire.Failed)
 
 
 def test_a_socket_that_is_not_expected_comes_with_the_error_and_one_that_is_missing_is_an_error(wires):
@@ -117,7 +116,7 @@ def test_the_end_of_the_other_process_is_the_end_of_the_file(wires, unread):
             wire.receive(theirs, wire.Ready)
 
 
-def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_on():
+def test_a_packet_that_is_no_message_is_the_end_of_who_came_with_it_and_the_worker_goes_on():
     generator = supervised("computing", spin_us=0)
     try:
         generator.wait_ready()
@@ -125,21 +124,18 @@ def test_a_packet_that_is_no_message_is_its_senders_answer_and_the_worker_goes_o
         for wrong in WRONG:
             if wrong[0] == wire.TAGS[wire.Stop]:
                 continue
-
-            def send(_: wire.Prompt, sock: socket.socket, wrong: bytes = wrong) -> None:
-                socket.send_fds(pipe, [wrong], [sock.fileno()])
-
-            with pytest.raises(ModelError):
-                "".join(remote.ask(send, "x", Sampling()))
-            assert "".join(generator.generate("to be", Sampling())) == "to be "
-        with pytest.raises(ModelError, match="colour"):  # well-formed, and no Sampling
-            "".join(remote.ask(lambda _, s: wire.send(pipe, wire.Prompt("x", {"colour": 1}), s), "x", Sampling()))
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    socket.send_fds(pipe, [wrong], [theirs.fileno()])
+                assert hung_up(ours)
+            assert ask(generator, "to be") == "to be "
         pipe.send(packet(wire.Ready, {}))
         ours, theirs = socket.socketpair()
         with ours, theirs:  # one who wants another kind of lane, passed on in spite of it
             wire.send(pipe, CLIENT, theirs)
             assert read_reason(ours)[1:] == (Reason.NO_SUCH_MODEL, "this server has no call model")
-        assert "".join(generator.generate("to be", Sampling())) == "to be "
+        assert ask(generator, "to be") == "to be "
         assert generator.pid == pid
     finally:
         generator.stop()

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import plots, syscalls, tables
 from ..bench import Bench
-from ..contestants import ALL, Contestant
+from ..contestants import OF_ONE_PROCESS, Contestant
 from ..rounds import interleaved
 from ..tally import Tally
 
@@ -27,19 +27,19 @@ SETTLE_SECONDS = 0.1
 
 def measure(bench: Bench) -> dict[str, Any]:
     plan, tool = bench.plan, syscalls.tool()
-    busy = {each: Tally(each.key, each.label, op="echo") for each in ALL}
-    paced = {each: Tally(each.key, each.label, op="echo", rate=PACED_RATE) for each in ALL}
-    for each in interleaved(ALL, plan.sweep_rounds, bench.seed, "cost", bench.progress):
+    busy = {each: Tally(each.key, each.label, op="echo") for each in OF_ONE_PROCESS}
+    paced = {each: Tally(each.key, each.label, op="echo", rate=PACED_RATE) for each in OF_ONE_PROCESS}
+    for each in interleaved(OF_ONE_PROCESS, plan.sweep_rounds, bench.seed, "cost", bench.progress):
         bench.call(busy[each], each, "echo", seconds=plan.seconds)
         bench.call(paced[each], each, "echo", seconds=2 * plan.seconds, rate=PACED_RATE, callers=PACED_CALLERS)
     rows = []
-    for each in interleaved(ALL, 1, bench.seed, "idle, and system calls", bench.progress):
+    for each in interleaved(OF_ONE_PROCESS, 1, bench.seed, "idle, and system calls", bench.progress):
         row = {**busy[each].row(), "paced": paced[each].row(), "idle": idle(bench, each)}
         row["errors"] += row["paced"]["errors"]
         if tool:
             row["syscalls"] = {**calling(bench, each, tool), **connected(bench, each, tool)}
         rows.append(row)
-    order = [each.key for each in ALL]
+    order = [each.key for each in OF_ONE_PROCESS]
     return {"rows": sorted(rows, key=lambda row: order.index(row["key"])), "syscalls_by": tool}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.contestants import DEFAULT, GRPC, HTTP, SPINNING, UDS
+from bench.contestants import DEFAULT, GATEWAY, GRPC, HTTP, SPINNING, UDS
 from bench.engine_limit import measure
 from bench.histogram import Histogram
 from bench.load import Load, LoadError
@@ -19,7 +19,9 @@ from bench.servers import Fleet
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("spinning", "default", "transports", "grpc")) as fleet:
+    with Fleet(
+        tmp_path_factory.mktemp("fleet"), "none", ("spinning", "default", "gateway", "uds", "grpc", "http")
+    ) as fleet:
         yield fleet
 
 
@@ -31,7 +33,7 @@ def caller(program, tmp_path):
     return Load(program, pictures, labels, seed=1, warm_up=10)
 
 
-@pytest.mark.parametrize("contestant", [SPINNING, DEFAULT, UDS, GRPC, HTTP], ids=lambda each: each.key)
+@pytest.mark.parametrize("contestant", [SPINNING, DEFAULT, UDS, GRPC, HTTP, GATEWAY], ids=lambda each: each.key)
 def test_every_transport_echoes_and_every_byte_is_checked(fleet, caller, contestant):
     with fleet.only(contestant.server) as server:
         run = caller.run(contestant, server, "echo", calls=50, callers=4)
@@ -51,7 +53,7 @@ def test_shared_memory_says_how_it_waited(fleet, caller):
 
 
 def test_an_open_loop_makes_every_call_that_was_due(fleet, caller):
-    with fleet.only("transports") as server:
+    with fleet.only("uds") as server:
         run = caller.run(UDS, server, "echo", seconds=0.5, rate=100, callers=8)
     assert run["count"] + run["unfinished"] == 50  # those given up on a machine that stood still count as well
     assert len(Histogram([run["histogram"]])) == 50
@@ -59,7 +61,7 @@ def test_an_open_loop_makes_every_call_that_was_due(fleet, caller):
 
 
 def test_calls_that_are_never_answered_count_with_the_time_they_waited(fleet, caller):
-    with fleet.only("transports") as server, caller.hold(UDS, server, "echo", seconds=0.2, rate=100, callers=4) as run:
+    with fleet.only("uds") as server, caller.hold(UDS, server, "echo", seconds=0.2, rate=100, callers=4) as run:
         server.freeze()
         measured = run.go()
         server.thaw()

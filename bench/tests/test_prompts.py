@@ -30,7 +30,7 @@ def turns():
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("default", "transports", *SCRIPTED), "normal") as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), "none", ("default", "http", *SCRIPTED), "normal") as fleet:
         yield fleet
 
 
@@ -98,7 +98,7 @@ def test_replies_come_through_the_lane_and_are_those_given_in_process(fleet, cal
 
 
 def test_http_echoes_the_same_text(fleet, caller):
-    with fleet.only("transports") as server:
+    with fleet.only("http") as server:
         run = caller.run(HTTP, server, "echo-prompt", calls=5)
     assert (run["count"], run["errors"]) == (5, 0)
 

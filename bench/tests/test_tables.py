@@ -76,6 +76,22 @@ def test_replicas_and_reloads_are_claimed_by_what_was_measured():
     assert "1 reload (p50 1.00 s) and 1 takeover (p50 2.00 s) in 4.0 s." in report.markdown(results())
 
 
+def test_the_http_gateway_is_claimed_by_64_callers_that_classify():
+    claim = "64 HTTP callers, images/s: the gateway / Flask"
+    assert {each["claim"]: each for each in checks(results())}[claim]["measured"] is None  # of a run without it
+    some = results()
+    some["sections"]["concurrency"]["rows"] += [
+        {"key": key, "op": op, "callers": callers, "calls_per_s": speed}
+        for key, op, callers, speed in (
+            ("http", "classify", 64, 100.0),
+            ("http-gateway", "classify", 64, 600.0),
+            ("http-gateway", "echo", 64, 9e9),
+            ("http-gateway", "classify", 256, 1.0),
+        )
+    ]
+    assert {each["claim"]: each for each in checks(some)}[claim]["measured"] == 6.0
+
+
 @pytest.mark.parametrize(("size", "name"), [(64, "64 B"), (1 << 14, "16 KiB"), (1 << 24, "16 MiB")])
 def test_sizes_are_named_as_people_do(size, name):
     assert size_name(size) == name
@@ -84,7 +100,10 @@ def test_sizes_are_named_as_people_do(size, name):
 def test_claims_of_sections_that_were_not_run_are_left_out():
     some = results()
     some["sections"] = {"classify": some["sections"]["classify"]}
-    assert [each["claim"] for each in checks(some)] == ["classify, p50: what shm spinning adds, us"]
+    assert [each["claim"] for each in checks(some)] == [
+        "classify, p50: what shm spinning adds, us",
+        "classify, p50: Flask / the HTTP gateway",
+    ]
 
 
 @pytest.mark.parametrize(

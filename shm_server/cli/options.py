@@ -1,6 +1,7 @@
 """The flags of `shm-server`: what there is, and what fits together. What does not is one line, and exit code 2."""
 
 import argparse
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from shm_server import __version__, generators, layout, models
 from shm_server.cli.config import MAX_REPLICAS, MAX_THREADS
 from shm_server.door import listener, server
 from shm_server.door.worker_process import ANSWER_SECONDS
-from shm_server.gateways import uds
+from shm_server.gateways import address, uds
+from shm_server.gateways.address import Tcp, Unix
 from shm_server.generators import imported
 from shm_server.models import engines
 from shm_server.runtime import logs
 from shm_server.worker.call_lane import DEFAULT_MAX_BATCH, DEFAULT_SLOTS
 
 DEFAULT_ENGINE = "tensorflow"  # of the bundled network
-HTTP_PORT = 20200  # of http.py, which can only be imported with its extra
+HTTP = Tcp(20200)
 MAX_SESSIONS = 1 << 16
 MAX_CONTEXT = 1 << 24
 MAX_SECONDS = 86400
@@ -99,7 +101,19 @@ def generator(text: str) -> str:
     return text
 
 
-port = whole(1, 65535)
+def at(text: str) -> Tcp | Unix:
+    try:
+        return address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def port(text: str) -> Tcp:
+    found = at(text)
+    if isinstance(found, Unix):
+        raise argparse.ArgumentTypeError(f"{text!r:.80}: expected PORT or HOST:PORT")
+    return found
+
 
 # -- what there is
 
@@ -175,9 +189,11 @@ def serve_flags(serve: argparse.ArgumentParser) -> None:
     add("--allow-other-users", action="store_true", help="let processes of other users connect")
     add("--uds", nargs="?", type=name, const=uds.DEFAULT_SOCKET, metavar="PATH",
         help=f"serve the Unix-socket protocol too, on PATH or {uds.DEFAULT_SOCKET}")  # fmt: skip
-    add("--http", nargs="?", type=port, const=HTTP_PORT, metavar="PORT",
-        help=f"serve HTTP + JSON too, on 127.0.0.1:PORT or {HTTP_PORT}")  # fmt: skip
-    add("--metrics", type=port, metavar="PORT", help="Prometheus metrics on 127.0.0.1:PORT")
+    add("--http", nargs="?", type=at, const=HTTP, metavar="ADDRESS",
+        help=f"serve HTTP + JSON too: PORT (of 127.0.0.1), HOST:PORT, [::1]:PORT, or unix:PATH; or {HTTP}")  # fmt: skip
+    add("--grpc", type=port, metavar="ADDRESS",
+        help="serve the Open Inference Protocol by gRPC too: PORT (of 127.0.0.1) or HOST:PORT")  # fmt: skip
+    add("--metrics", type=port, metavar="ADDRESS", help="Prometheus metrics: PORT (of 127.0.0.1) or HOST:PORT")
 
 
 def prompt_flags(group: argparse._ArgumentGroup) -> None:
@@ -221,12 +237,16 @@ def check(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
             error(f"--engine {args.engine} opens a SOURCE that is a file, of which none is given")
     if args.engine == "none" and args.model:
         error("--model is not for --engine none")
-    if args.uds and os.path.abspath(args.uds) == os.path.abspath(args.socket):
-        error(f"--socket and --uds are both {args.uds}")
     if args.cpu is not None and args.replicas > 1:
         error(f"--cpu {args.cpu} pins a thread: --replicas {args.replicas} are not for one core")
-    if args.metrics and args.metrics == args.http:
-        error(f"--http and --metrics are both {args.http}")
+    paths = {"socket": args.socket, "uds": args.uds, "http": args.http.path if isinstance(args.http, Unix) else None}
+    for (one, first), (other, second) in itertools.combinations(((n, p) for n, p in paths.items() if p), 2):
+        if os.path.abspath(first) == os.path.abspath(second):
+            error(f"--{one} and --{other} are both {second}")
+    ports = {name: getattr(args, name) for name in ("http", "grpc", "metrics") if getattr(args, name)}
+    for (one, first), (other, second) in itertools.combinations(ports.items(), 2):
+        if first == second:
+            error(f"--{one} and --{other} are both {first}")
     engine = generator_of(args)
     ours = GENERATOR_FLAGS.get(engine, {}).values()
     others = {flag for flags in GENERATOR_FLAGS.values() for flag in flags.values()} - {*ours}

@@ -5,7 +5,9 @@ import contextlib
 import dataclasses
 import gc
 import importlib
+import importlib.util
 import logging
+import os
 import socket
 import sys
 import threading
@@ -19,8 +21,9 @@ from shm_server.door.fleet import Fleet, Outcome, Wanted
 from shm_server.door.listener import Listener
 from shm_server.door.supervisor import Supervisor
 from shm_server.door.takeover import Handover, Takeover
-from shm_server.gateways import tcp, uds
-from shm_server.gateways.lane_classifier import LaneClassifier
+from shm_server.gateways import address
+from shm_server.gateways.address import Tcp, Unix
+from shm_server.gateways.hosted import Gateway
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime.describe import message
 from shm_server.runtime.process import Stop
@@ -46,9 +49,8 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     # Addresses and modules first: what is in use or missing is said before a model is loaded.
     claims = Claims(args, stop, stack)
     shm = claims.listener("socket", args.socket)
-    packets = claims.listener("uds", args.uds) if args.uds else None
-    http, web = (_optional("http"), claims.port("http", args.http)) if args.http else (None, None)
-    metrics, scraped = (_optional("metrics"), claims.port("metrics", args.metrics)) if args.metrics else (None, None)
+    gateways = _gateways(args, claims)
+    metrics, scraped = (_metrics(), claims.port("metrics", args.metrics)) if args.metrics else (None, None)
     found = Fleet(lambda: _wanted(args), lambda wanted: _supervisor(args, wanted))
     generator = None
     with stop.held():
@@ -71,12 +73,8 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     common = {"spin_us": 0 if found.supervisors else args.spin, "slots": args.slots} | _limits(args)
     serving = server.Server(None, shm, workers=found.supervisors, generator=generator, **common)
     stop.serving(serving.stop)
-    pictures = None
-    if (packets or web) and not options.sources_given(args) and found.supervisors:
-        pictures = stack.enter_context(contextlib.closing(LaneClassifier(args.socket, found.supervisors[0])))
-    others = [uds.Server(pictures, packets)] if packets else []
-    others += [http.Server(pictures, web, generator, serving.parts, on_failure=serving.stop)] if web else []
-    others += [metrics.Server(serving, scraped)] if scraped else []
+    serving.gateways = gateways
+    scrapes = metrics.Server(serving, scraped) if scraped else None
     serving.when_listening = claims.confirm
     serving.tasks["takeover"] = Handover(claims.addresses, serving.hand_over).converse
     reloading = Reloading(found, generator)
@@ -90,30 +88,60 @@ def _serve(args: argparse.Namespace, stop: Stop, stack: contextlib.ExitStack) ->
     gc.freeze()  # what is loaded by now stays: no collection walks over it while a request waits
     # Threads hand the GIL over after 0.1 ms, not after 5.
     sys.setswitchinterval(1e-4)
-    for other in others:
-        other.start()
-        stack.callback(other.stop)
+    if scrapes:
+        scrapes.start()
+        stack.callback(scrapes.stop)
+    stack.callback(lambda: _stop_all(gateways))
+    for gateway in gateways:
+        gateway.start()
 
     def end() -> None:
         if serving.handed_over:
-            _leave(serving.forwards, others, stop)
+            _leave(serving.forwards, gateways, stop)
             return
-        for other in others:  # whose calls in hand the workers still answer
-            other.stop()
+        _stop_all(gateways)  # whose calls in hand the workers still answer
         _stop_all(serving.forwards)
 
     serving.at_end = end
     serving.run()
 
 
-def _leave(supervisors: Sequence[Supervisor], others: Sequence[object], stop: Stop) -> None:
-    """Another server has our addresses: what is in hand is answered, by workers and transports. A signal cuts it."""
-    stop.serving(lambda: [each.ask_to_stop() for each in supervisors])
+def _gateways(args: argparse.Namespace, claims: "Claims") -> list[Gateway]:
+    """Those that the flags name, each at its address, which is claimed."""
+    served, gateways = {"socket": os.path.abspath(args.socket)}, []
+    if args.uds:
+        gateways.append(Gateway("uds", claims.listener("uds", args.uds), served))
+    if args.http:
+        _needs("http", "starlette", "uvicorn", "httptools", "uvloop", "PIL")
+        gateways.append(Gateway("http", claims.at("http", args.http), served))
+    if args.grpc:
+        _needs("grpc", "grpc")  # protobuf is said by the process that wants it
+        gateways.append(Gateway("grpc", claims.port("grpc", args.grpc), served))
+    return gateways
+
+
+def _metrics() -> ModuleType:
+    _needs("metrics", "prometheus_client")
+    return importlib.import_module("shm_server.gateways.metrics")
+
+
+def _needs(extra: str, *modules: str) -> None:
+    """ValueError unless they are there; they are not imported."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f'--{extra} needs {name}: pip install "shm-server[{extra}]"')
+
+
+def _leave(supervisors: Sequence[Supervisor], gateways: Sequence[Gateway], stop: Stop) -> None:
+    """Another server has our addresses: what is in hand is answered, by workers and gateways. A signal cuts it."""
+    stop.serving(lambda: [each.ask_to_stop() for each in (*gateways, *supervisors)])
+    for each in gateways:
+        each.move()
     for each in supervisors:
         if each.protocol == Protocol.CALL:
             each.move()
-    for other in others:  # whose prompts in hand the generator still answers
-        other.stop()
+    for each in gateways:  # whose prompts in hand the generator still answers
+        each.join()
     for each in supervisors:
         if each.protocol == Protocol.STREAM:
             each.move()
@@ -137,8 +165,12 @@ class Claims:
         take = self._from and (lambda: self._from.listener(name, path, other_users=self._other_users))
         return self._claim(name, take, lambda: Listener(path, other_users=self._other_users))
 
-    def port(self, name: str, port: int) -> socket.socket:
-        return self._claim(name, self._from and (lambda: self._from.port(name, port)), lambda: tcp.bind(port))
+    def port(self, name: str, at: Tcp) -> socket.socket:
+        take = self._from and (lambda: self._from.port(name, str(address.resolved(at))))
+        return self._claim(name, take, lambda: address.bind(at))
+
+    def at(self, name: str, at: Tcp | Unix) -> Listener | socket.socket:
+        return self.listener(name, at.path) if isinstance(at, Unix) else self.port(name, at)
 
     def _claim(self, name: str, take: Callable | None, claim: Callable) -> Listener | socket.socket:
         with self._stop.held():
@@ -229,10 +261,10 @@ def _limits(args: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(args, name) for name in names}
 
 
-def _stop_all(supervisors: Sequence[Supervisor]) -> None:
-    for each in supervisors:  # side by side: each may take seconds
+def _stop_all(all_: Sequence[Supervisor | Gateway]) -> None:
+    for each in all_:  # side by side: each may take seconds
         each.ask_to_stop()
-    for each in supervisors:
+    for each in all_:
         each.stop()
 
 
@@ -247,11 +279,3 @@ def _ready(generator: Supervisor | None, args: argparse.Namespace) -> Supervisor
         log.warning("no prompts: %s", error)
         return None
     return generator
-
-
-def _optional(name: str) -> ModuleType:
-    """A module of ours that needs the extra of the same name."""
-    try:
-        return importlib.import_module(f"shm_server.gateways.{name}")
-    except ModuleNotFoundError as error:
-        raise ValueError(f'--{name} needs {error.name}: pip install "shm-server[{name}]"') from error

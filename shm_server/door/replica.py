@@ -1,6 +1,6 @@
-"""One replica of a model: a worker, and the next one when that one dies.
+"""One replica of a model, or a gateway: its process, and the next one when that one dies.
 
-replica = Replica(load, "the process of iris", Backoff())
+replica = Replica(load, "the process of iris", Backoff(), leave=BATCH_SECONDS)
 replica.wait_ready()                    # the first has its model, or ModelError
 replica.send(message, socket)
 replica.move()                          # another serves from now on: it ends when it has answered what it has
@@ -11,6 +11,7 @@ One thread has all of a worker's life, from its start to its end, and then the n
 
 import collections
 import contextlib
+import functools
 import logging
 import os
 import queue
@@ -21,15 +22,15 @@ import time
 from shm_server import wire
 from shm_server.door.worker_process import ANSWER_SECONDS, STOP_SECONDS, WorkerProcess
 from shm_server.generators import ModelError, NoGenerator, Unavailable
-from shm_server.layout import Protocol
 from shm_server.runtime.describe import describe
 from shm_server.worker.counters import GAUGES
 
 log = logging.getLogger(__name__)
 
-# How long a worker whose model has moved may go on with what it has: a batch, or whole replies. One that hangs is
+# How long a process whose model has moved may go on with what it has: a batch, or whole replies. One that hangs is
 # killed then, and its callers ask again.
-LEAVE_SECONDS = {Protocol.CALL.name: 30.0, Protocol.STREAM.name: 600.0}
+BATCH_SECONDS = 30.0
+REPLY_SECONDS = 600.0
 
 # How many may load at a time: else a folder of a hundred models has them all share the cores, and what memory loading
 # takes, until the last is ready. Only a replica's first worker waits for its turn: who was there comes back at once.
@@ -57,18 +58,29 @@ class Backoff:
 class Replica:
     """Has a worker, from now until `stop` or `move`. What is asked of it comes from any thread.
 
-    load     what each worker is told first
+    first    what each worker is told first, and `passed` with it
     called   what the process is, in sentences
+    leave    how many seconds one that has moved may take
 
     A worker that ends without being told to is started again; meanwhile who asks for it is told that. Only when the
     first one does not load there is no second: `wait_ready` says why.
     """
 
-    def __init__(self, load: wire.Load, called: str, backoff: Backoff, answer_within: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self,
+        first: wire.Load | wire.Open,
+        called: str,
+        backoff: Backoff,
+        *,
+        leave: float,
+        answer_within: float = ANSWER_SECONDS,
+        passed: socket.socket | None = None,
+    ) -> None:
         self.called = called
         self.model: dict[str, object] = {}
         """Its metadata; empty until the first worker is ready."""
-        self._load, self._backoff, self._answer_within = load, backoff, answer_within
+        self._process = functools.partial(WorkerProcess, first, called, answer_within, passed)
+        self._backoff, self._leave = backoff, leave
         self._worker: WorkerProcess | None = None  # from its start to its end
         self._serving: WorkerProcess | None = None  # the same, while it is ready
         self._away = f"{called} is loading"  # why there is none that serves
@@ -150,7 +162,7 @@ class Replica:
         """
         self._tell(wire.Move())
         if worker := self._worker:
-            timer = threading.Timer(LEAVE_SECONDS[self._load.protocol], self._give_up, [worker])
+            timer = threading.Timer(self._leave, self._give_up, [worker])
             timer.daemon = True
             timer.start()
 
@@ -225,7 +237,7 @@ class Replica:
     def _have_one(self) -> tuple[ModelError, float]:
         """A worker from its start to its end: why it ended, and how many seconds it served."""
         try:
-            worker = self._worker = WorkerProcess(self._load, self.called, self._answer_within)
+            worker = self._worker = self._process()
         except (OSError, wire.TooLong) as error:
             return ModelError(f"{self.called} could not be started: {describe(error)}"), 0.0
         self._starts += 1

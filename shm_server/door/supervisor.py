@@ -12,19 +12,20 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from shm_server import wire
-from shm_server.door.replica import Backoff, Replica
+from shm_server.door.replica import BATCH_SECONDS, REPLY_SECONDS, Backoff, Replica
 from shm_server.door.worker_process import ANSWER_SECONDS
-from shm_server.generators import ModelError, Sampling, Unavailable
+from shm_server.generators import ModelError, Unavailable
 from shm_server.layout import Protocol, Reason
 from shm_server.runtime import logs, process
 from shm_server.session.doorbell import LaneRequest, Refused
-from shm_server.worker import remote
 from shm_server.worker.counters import GAUGES
 
 log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = {Protocol.CALL: BATCH_SECONDS, Protocol.STREAM: REPLY_SECONDS}
 
 
 class Supervisor:
@@ -80,7 +81,8 @@ class Supervisor:
     def _started(self, options: dict[str, object], count: int) -> Sequence[Replica]:
         path = [str(folder) for folder in sys.path]
         load = wire.Load(self.protocol.name, options, dict(self._serving), logs.settings(), path)
-        return tuple(Replica(load, self.called, self._backoff or Backoff(), self._answer_within) for _ in range(count))
+        how = {"leave": LEAVE_SECONDS[self.protocol], "answer_within": self._answer_within}
+        return tuple(Replica(load, self.called, self._backoff or Backoff(), **how) for _ in range(count))
 
     def wait_ready(self) -> None:
         """Wait until the first workers have their model and are warm; once. ModelError with its own words if one
@@ -133,11 +135,7 @@ class Supervisor:
         except Unavailable as error:
             raise Refused(Reason.DRAINING if self._stopping else Reason.STARTING, str(error)) from error
 
-    def generate(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        """The reply to `prompt` in pieces; see `remote.ask`."""
-        return remote.ask(self._pass, prompt, sampling)
-
-    def _pass(self, message: wire.Message, passed: socket.socket) -> None:
+    def _pass(self, message: wire.Client, passed: socket.socket) -> None:
         """To the replica whose turn it is, of those that serve, and answer if some do."""
         with self._switching:
             if self._stopping:

@@ -91,18 +91,17 @@ class Takeover:
 
     def listener(self, name: str, path: str, *, other_users: bool) -> Listener | None:
         """The one that the other server has of that name at that path, which is ours now too; None for none."""
-        fds = self._offered.pop((name, os.path.abspath(path)), None)
-        if fds is None or len(fds) != 2:
-            return None
-        return Listener.adopt(path, socket.socket(fileno=fds[0]), fds[1], other_users=other_users)
+        fds = self._taken(name, os.path.abspath(path), 2)
+        return fds and Listener.adopt(path, socket.socket(fileno=fds[0]), fds[1], other_users=other_users)
 
-    def port(self, name: str, port: int) -> socket.socket | None:
-        """The socket that the other server has of that name on that port, which is ours now too; None for none."""
-        for (offered, at), fds in tuple(self._offered.items()):
-            if offered == name and at.rpartition(":")[2] == str(port) and len(fds) == 1:
-                del self._offered[offered, at]
-                return socket.socket(fileno=fds[0])
-        return None
+    def port(self, name: str, at: str) -> socket.socket | None:
+        """The socket that the other server has of that name at HOST:PORT, which is ours now too; None for none."""
+        fds = self._taken(name, at, 1)
+        return fds and socket.socket(fileno=fds[0])
+
+    def _taken(self, name: str, at: str, count: int) -> list[int] | None:
+        """So many descriptors, which are the caller's; None where others are offered, or none."""
+        return self._offered.pop((name, at)) if len(self._offered.get((name, at), ())) == count else None
 
     def confirm(self) -> None:
         """Say that we let clients in. ConnectionError when the other server has ended meanwhile."""
@@ -127,4 +126,4 @@ def _place(each: Listener | socket.socket) -> str:
     if isinstance(each, Listener):
         return os.path.abspath(each.path)
     host, port = each.getsockname()[:2]
-    return f"{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

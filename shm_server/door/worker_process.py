@@ -1,4 +1,4 @@
-"""One worker's process, as the server has it: start it, send to it, hear what it says until it ends.
+"""One worker's or gateway's process, as the server has it: start it, send to it, hear what it says until it ends.
 
 worker = WorkerProcess(load, "the process of iris")
 for message in worker.messages():       # until its process has ended
@@ -24,7 +24,7 @@ from shm_server.runtime import forked, process
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "import sys; from shm_server.worker.main import main; raise SystemExit(main(int(sys.argv[1])))"
+PROGRAM = "import sys; from {} import main; raise SystemExit(main(int(sys.argv[1])))"
 # A worker's control thread answers at once, but it may wait for a core. A scrape does not wait for longer.
 COUNTERS_SECONDS = 0.5
 # A worker that serves is asked for its counters so often, whoever wants them: what they say of its model is health.
@@ -38,12 +38,18 @@ STOP_SECONDS = 15.0
 class WorkerProcess:
     """One worker's process, as the server sees it; OSError when it cannot be started.
 
-    load    what it is told first
+    first   what it is told first, and `passed` with it
     called  what it is, in sentences
     answer_within   how many seconds a batch may take, or the answer to a question, before it counts as not answering
     """
 
-    def __init__(self, load: wire.Load, called: str, answer_within: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self,
+        first: wire.Load | wire.Open,
+        called: str,
+        answer_within: float = ANSWER_SECONDS,
+        passed: socket.socket | None = None,
+    ) -> None:
         self.called, self._answer_within = called, answer_within
         self.answers = True
         """Does its model get through its batches, as far as it was heard of?"""
@@ -55,8 +61,8 @@ class WorkerProcess:
             with theirs, _signals_blocked():
                 # Only to say stop is waited for: what is passed on is sent without.
                 self._pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STOP_SECONDS), 0))
-                wire.send(self._pipe, load)
-                command = [sys.executable, "-c", PROGRAM, str(theirs.fileno())]
+                wire.send(self._pipe, first, passed)
+                command = [sys.executable, "-c", PROGRAM.format(first.program), str(theirs.fileno())]
                 self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
             # Its end is known by this and not by the pipe's, which a child that it has forked may hold open.
             self._life = os.pidfd_open(self._process.pid)

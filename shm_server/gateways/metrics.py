@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from shm_server.door import server
-from shm_server.gateways import tcp
+from shm_server.gateways import address
 from shm_server.runtime import forked
 from shm_server.worker.counters import BATCHES, GAUGES, HELP
 
@@ -44,7 +44,7 @@ class Collector:
 
 
 class Server:
-    """Answers scrapes of `serving` on `sock`, which `tcp.bind` made, in threads of its own."""
+    """Answers scrapes of `serving` on `sock`, which `address.bind` made, in threads of its own."""
 
     def __init__(self, serving: server.Server, sock: socket.socket) -> None:
         registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Server:
         self._http = _Http(self._address, _Quiet, bind_and_activate=False)
         self._http.socket.close()
         self._http.socket = sock  # bound before the model was loaded
-        self._http.server_name, self._http.server_port = self._address
+        self._http.server_name, self._http.server_port = self._address[:2]
         self._http.setup_environ()
         self._http.set_app(make_wsgi_app(registry))
         self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
@@ -61,9 +61,9 @@ class Server:
 
     def start(self) -> None:
         """Let clients in. Raises SocketInUse or OSError."""
-        tcp.listen(self._http.socket, self._http.request_queue_size)
+        address.listen(self._http.socket)
         self._thread.start()
-        log.info("metrics at http://%s:%d/metrics", *self._address)
+        log.info("metrics at http://%s/metrics", address.Tcp.of(self._http.socket))
 
     def stop(self) -> None:
         self._http.shutdown()

@@ -1,4 +1,4 @@
-"""The Unix-socket protocol: what a sidecar is usually reached by, and what shared memory is measured against.
+"""The Unix-socket protocol: what a sidecar is usually reached by; for clients of others, which go on unchanged.
 
     packet   | length, 4 bytes, big-endian | type, 1 byte | body |
                                            \\____ length bytes ___/
@@ -22,18 +22,18 @@ import time
 
 import numpy as np
 
-from shm_server.door.listener import Listener
-from shm_server.models import Classifier
-from shm_server.models.scores import checked
-from shm_server.runtime import forked
-from shm_server.runtime.describe import describe, message
+from shm_server.client.client import Client
+from shm_server.client.errors import ClientError
+from shm_server.gateways import pictures
+from shm_server.gateways.main import Door
+from shm_server.gateways.pictures import IMAGE_BYTES
+from shm_server.runtime.describe import describe, message, where
 from shm_server.session.doorbell import Peer
 
 log = logging.getLogger(__name__)
 
 DEFAULT_SOCKET = "/tmp/imageserver.sock"
 ECHO, CLASSIFY = 0, 1
-IMAGE_BYTES = 3 * 32 * 32
 # The largest length that is taken: 340 images, for echoes. It bounds what a connection can make the server hold.
 MAX_LENGTH = 1 << 20
 # Threads at a time. Four times what the largest measurement of `bench` uses.
@@ -49,39 +49,34 @@ class BrokenPacket(Exception):
 
 
 class Server:
-    """Serves `classifier` (None: echo only) to the clients of `listener`, a thread a connection.
+    """Serves those who connect to `sock`, which listens, a thread each; their pictures go to `client`'s default model.
 
-    `classifier.scores` is called from those threads: see `Serialized`. Between `start` and `stop` everything happens in
-    threads of the server's own.
+    Between `start` and `stop` everything happens in threads of the server's own.
     """
 
-    def __init__(self, classifier: Classifier | None, listener: Listener) -> None:
-        self._classifier, self._listener = classifier, listener
+    def __init__(self, client: Client, sock: socket.socket) -> None:
+        self._client, self._socket = client, sock
+        sock.setblocking(False)  # who takes over from us may be faster
+        self.packets = 0
+        """That were answered."""
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        forked.close_in_child(self._abandon)
         self._acceptor = threading.Thread(target=self._accept, name="uds-accept", daemon=True)
 
     def start(self) -> None:
-        """Let clients in. Raises OSError."""
-        self._listener.listen()
-        # As many may connect at once as are taken: where the queue is full, a client with a time-out gets EAGAIN.
-        self._listener.socket.listen(MAX_CONNECTIONS)
+        """Let clients in."""
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Answer what has been received, close every connection and the socket, end every thread.
-
-        Stopping twice does nothing.
-        """
+        """Answer what has been received, close every connection, end every thread. Stopping twice does nothing."""
         if self._stopping:
             return
         self._stopping = True
         os.eventfd_write(self._wake, 1)  # not by a shutdown of the socket, which may be another server's by now
         self._acceptor.join()
-        self._listener.close()
+        self._socket.close()
         os.close(self._wake)
         # First nothing more can be read: a thread answers what it has, and ends. Then nothing can be written either: a
         # thread whose peer does not read ends as well.
@@ -95,21 +90,17 @@ class Server:
             for thread in threads:
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def _abandon(self) -> None:
-        for sock in self._connections:
-            sock.close()
-
     # -- the acceptor
 
     def _accept(self) -> None:
         number = 0
         some = select.poll()
-        for each in (self._listener.socket, self._wake):
+        for each in (self._socket, self._wake):
             some.register(each, select.POLLIN)
         while some.poll() and not self._stopping:
             try:
-                sock, _ = self._listener.socket.accept()
-            except BlockingIOError:  # who takes over from us was faster
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
                 continue
             except OSError as error:  # out of descriptors, or the client is gone again
                 log.error("uds: accept: %s", error)
@@ -140,8 +131,10 @@ class Server:
             self._answer(sock)
         except (BrokenPacket, OSError) as error:
             fault = message(error)
-        except BaseException as error:  # whatever the model raised, SystemExit too
-            fault = f"the model failed: {describe(error)}"
+        except ClientError as error:
+            fault = str(error)
+        except Exception as error:
+            fault = f"the gateway failed: {describe(error)}. {where(error)}"
         try:
             if fault and not self._stopping:
                 log.warning("uds connection %d (pid %d) closed: %s", number, Peer.of(sock).pid, fault)
@@ -155,7 +148,7 @@ class Server:
 
     def _answer(self, sock: socket.socket) -> None:
         """Answer packets until the peer hangs up between two of them."""
-        recv_into, send, classifier = sock.recv_into, sock.sendall, self._classifier
+        recv_into, send = sock.recv_into, sock.sendall
         received, pixels = _buffer()
         have = 0  # bytes of `received` that are not answered yet
 
@@ -184,16 +177,19 @@ class Server:
                 raise BrokenPacket(f"a packet of unknown type {kind}")
             elif length != 1 + IMAGE_BYTES:
                 raise BrokenPacket(f"an image of {length - 1} bytes, must be {IMAGE_BYTES}")
-            elif classifier is None:
-                raise BrokenPacket("this server has no model: it was started with --engine none")
             else:
                 receive(end)
-                names = classifier.class_names
-                best = checked(classifier.scores(pixels), 1, len(names), 1).argmax()
-                send(packet(CLASSIFY, names[best].encode()))
+                send(packet(CLASSIFY, self._label(pixels).encode()))
+            with self._lock:
+                self.packets += 1
             have -= end
             if have:  # the peer has sent more already
                 received[:have] = received[end : end + have]
+
+    def _label(self, pixels: np.ndarray) -> str:
+        model = self._client.model()
+        ours = pictures.classifier(model.signature)
+        return ours.classes[model.run({ours.pixels: pixels})[ours.scores].argmax()]
 
 
 def packet(kind: int, body: bytes) -> bytes:
@@ -201,13 +197,23 @@ def packet(kind: int, body: bytes) -> bytes:
 
 
 def _buffer() -> tuple[memoryview, np.ndarray]:
-    """Room for the largest packet, and the image in it, read-only: uint8 (1, 3, 32, 32) in place of a packet's body.
+    """Room for the largest packet, and the image in it, read-only: uint8 (3, 32, 32) in place of a packet's body.
 
-    The image begins on a cache line, since TensorFlow would copy it otherwise. What no packet is long enough to touch
-    stays without a page of memory.
+    What no packet is long enough to touch stays without a page of memory.
     """
-    room = np.empty(64 + 4 + MAX_LENGTH, np.uint8)
-    skip = -(room.ctypes.data + 5) % 64
-    packets = memoryview(room[skip : skip + 4 + MAX_LENGTH])
+    packets = memoryview(np.empty(4 + MAX_LENGTH, np.uint8))
     body = packets[5 : 5 + IMAGE_BYTES].toreadonly()
-    return packets, np.frombuffer(body, np.uint8).reshape(1, 3, 32, 32)
+    return packets, np.frombuffer(body, np.uint8).reshape(pictures.SHAPE)
+
+
+def serve(door: Door, sock: socket.socket, *, socket: str) -> None:
+    """Serve on `sock` what the server at the path `socket` has, until the door says stop."""
+    stopped = threading.Event()
+    with Client(socket) as client:
+        server = Server(client, sock)
+        door.counters = lambda: {"uds_packets": server.packets}
+        door.on_stop = lambda patient: stopped.set()
+        server.start()
+        door.ready()
+        stopped.wait()
+        server.stop()

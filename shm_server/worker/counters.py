@@ -24,6 +24,11 @@ HELP = {
     "worker_starts": "Starts of processes that have a model or the generator, the first and those after a crash",
     "worker_crashes": "Ends of such processes that nobody had asked for, also while they load again",
     "reloads": "Times that new workers have taken a model over from the ones before",
+    "http_requests": "Requests over HTTP that were answered",
+    "grpc_requests": "Calls over gRPC",
+    "uds_packets": "Packets over the Unix-socket protocol that were answered",
+    "gateway_starts": "Starts of processes that are gateways, the first and those after a crash",
+    "gateway_crashes": "Ends of such processes that nobody had asked for",
     "protocol_faults": "Sessions closed because the client broke the protocol",
 }
 GAUGES = {

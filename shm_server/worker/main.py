@@ -18,8 +18,8 @@ import threading
 import time
 
 from shm_server import wire
-from shm_server.generators import ModelError, NoGenerator, Sampling, load_generator
-from shm_server.layout import Protocol, Status
+from shm_server.generators import ModelError, NoGenerator, load_generator
+from shm_server.layout import Protocol
 from shm_server.models import load_classifier, warm_up
 from shm_server.models.checking import trial
 from shm_server.models.classified import Classified
@@ -28,7 +28,6 @@ from shm_server.models.source import Source
 from shm_server.runtime import logs, process
 from shm_server.runtime.describe import message
 from shm_server.session.doorbell import LaneRequest
-from shm_server.worker import remote
 from shm_server.worker.control import Control
 from shm_server.worker.device_lane import dispatcher_of
 from shm_server.worker.dispatch import Dispatcher
@@ -37,17 +36,17 @@ from shm_server.worker.prompt_lane import PromptDispatcher
 log = logging.getLogger(__name__)
 
 
+KINDS = (wire.Client, wire.AskCounters, wire.Move, wire.Stop)
+
+
 class Inbox:
-    """The worker's end of the wire: a `control.Source` of clients; prompts go to `dispatcher`, if it takes any."""
+    """The worker's end of the wire: a `control.Source` of clients."""
 
     control: Control
     """Whose counters are asked for."""
 
     def __init__(self, pipe: socket.socket, dispatcher: Dispatcher) -> None:
         self.socket, self._dispatcher = pipe, dispatcher
-        self._kinds = [wire.Client, wire.AskCounters, wire.Move, wire.Stop]
-        if isinstance(dispatcher, PromptDispatcher):
-            self._kinds.append(wire.Prompt)
 
     def listen(self) -> None:
         """Nothing to do: clients come when they are sent."""
@@ -56,32 +55,25 @@ class Inbox:
         """The next client, and what it asks for: the server has read its hello.
 
         BlockingIOError: there is none, or the message was something else; EOFError: there will be none; another
-        OSError: this one was lost; Malformed, after the sender has been told.
+        OSError: this one was lost; Malformed.
         """
         try:
-            said, passed = wire.receive(self.socket, *self._kinds, flags=socket.MSG_DONTWAIT)
+            said, passed = wire.receive(self.socket, *KINDS, flags=socket.MSG_DONTWAIT)
         except EOFError:
             _orphaned()  # before the thread that watches for it does
         except wire.Malformed as error:
-            if error.passed:  # of somebody who waits for text
-                with error.passed, contextlib.suppress(OSError):
-                    wire.send(error.passed, wire.End(Status.MODEL_ERROR, str(error)), flags=socket.MSG_DONTWAIT)
+            if error.passed:
+                error.passed.close()
             raise
         if isinstance(said, wire.Client):
             return passed, LaneRequest(**vars(said) | {"protocol": Protocol(said.protocol)})
         if isinstance(said, wire.Stop):
             raise EOFError("no client will come any more")
-        if isinstance(said, wire.Prompt):
-            self._begin(said, remote.SocketReply(passed))
-        elif isinstance(said, wire.Move):
+        if isinstance(said, wire.Move):
             self._dispatcher.move()
         else:
             wire.send(self.socket, wire.Counters(self.control.counters()), flags=socket.MSG_DONTWAIT)
         raise BlockingIOError(errno.EAGAIN, "that was no client")
-
-    def _begin(self, said: wire.Prompt, reply: remote.SocketReply) -> None:
-        begin = self._dispatcher.begin
-        self._dispatcher.post(lambda: begin(lambda: (said.text, Sampling(**said.sampling)), reply))
 
     def close(self) -> None:
         """Nothing to do: nobody comes after a Stop, and the last counters are still to be said."""

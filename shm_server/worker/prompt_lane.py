@@ -1,7 +1,7 @@
 """The stream lane: text in, text out as it is generated.
 
-The prompts of all sessions, and those that come over HTTP (remote.py), take turns at one generator (`Turns`), in the
-data thread, which alone touches the rings. Between two tokens it looks at them.
+The prompts of all sessions take turns at one generator (`Turns`), in the data thread, which alone touches the rings.
+Between two tokens it looks at them.
 """
 
 import itertools
@@ -9,8 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -44,29 +43,14 @@ CONCURRENT_PLACES = 64
 LOOK_SECONDS = 0.05
 
 
-class Reply(Protocol):
-    """Where the text of one prompt goes. Data thread only."""
-
-    def append(self, piece: str) -> bool:
-        """Let the caller have more text. False: it did not all fit, and no more will."""
-        ...
-
-    def interrupted(self) -> Status | None:
-        """Why the prompt is to end before its generator does, or None."""
-        ...
-
-    def finish(self, status: Status, message: str, *, truncated: bool, started_ns: int | None) -> None:
-        """The last call: how it ended, and when its turn came (CLOCK_MONOTONIC), None for never."""
-        ...
-
-
-class SlotReply:
-    """The reply of a slot of a session's lane."""
+class Reply:
+    """The reply of a slot of a session's lane. Data thread only."""
 
     def __init__(self, session: Session, slot: int, deadline: int) -> None:
         self.session, self._slot, self._deadline = session, slot, deadline
 
     def append(self, piece: str) -> bool:
+        """Let the caller have more text. False: it did not all fit, and no more will."""
         lane, data = self.session.lane, piece.encode()
         room = lane.room(self._slot)
         fits = len(data) <= room
@@ -74,6 +58,7 @@ class SlotReply:
         return fits
 
     def interrupted(self) -> Status | None:
+        """Why the prompt is to end before its generator does, or None."""
         if self.session.lane.cancelled(self._slot):
             return Status.CANCELLED
         if self._deadline and time.monotonic_ns() >= self._deadline:
@@ -81,6 +66,7 @@ class SlotReply:
         return None
 
     def finish(self, status: Status, message: str, *, truncated: bool, started_ns: int | None) -> None:
+        """The last call: how it ended, and when its turn came (CLOCK_MONOTONIC), None for never."""
         flags = CompletionFlag.TRUNCATED if truncated else 0
         text = cut(message, layout.MESSAGE_BYTES)
         self.session.lane.finish_prompt(self._slot, status, flags, text, started_ns or 0)
@@ -136,12 +122,12 @@ class PromptDispatcher(Dispatcher):
     def serve(self, lane: _core.Lane) -> None:
         session = self.sessions[lane]
         for slot, data, *sampling, deadline in lane.begin_prompts():
-            self.begin(lambda d=data, s=sampling: _asked(d, *s), SlotReply(session, slot, deadline), session)
+            self.begin(lambda d=data, s=sampling: _asked(d, *s), Reply(session, slot, deadline), session)
         if self._turns.waiting_of(session) >= MAX_WAITING:
             lane.paused = True
             self._paused.add(session)
 
-    def begin(self, asked: Callable[[], tuple[str, Sampling]], reply: Reply, owner: Hashable = None) -> None:
+    def begin(self, asked: Callable[[], tuple[str, Sampling]], reply: Reply, owner: Session) -> None:
         """Put what `asked` returns in its owner's line. What that raises is the reply."""
         try:
             job = self._turns.add(*asked(), owner)

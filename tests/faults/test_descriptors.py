@@ -25,7 +25,9 @@ import stub_server
 from stub_generators import supervised
 from shm_server import Server
 from shm_server.door.listener import Listener
-from shm_server.gateways import http, metrics, tcp, uds
+from shm_server.gateways import metrics
+from shm_server.gateways.address import Tcp, bind
+from shm_server.gateways.hosted import Gateway
 from shm_server.runtime import logs
 
 folder, gate, way = sys.argv[1:]
@@ -58,9 +60,11 @@ if __name__ == "__main__":
     process.wait_ready()
     model = Forking()
     server = Server(model, folder + "/sock", generator=process)
-    web = http.Server(model, tcp.bind(0), process, server.parts)
-    others = [uds.Server(model, Listener(folder + "/uds")), web, metrics.Server(server, tcp.bind(0))]
-    print(web.url, flush=True)
+    at = bind(Tcp(0))
+    served = {"socket": folder + "/sock"}
+    packets = Listener(folder + "/uds")
+    others = [Gateway("uds", packets, served), Gateway("http", at, served), metrics.Server(server, bind(Tcp(0)))]
+    print(f"http://{Tcp.of(at)}", flush=True)
     for other in others: other.start()
     server.run()
     for other in others: other.stop()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from client import Client, connect, hello, hung_up, read_reason
-from conftest import ROOT, children, until
+from conftest import ROOT, until, workers
 from test_hostile_clients import assert_serves
 
 from shm_server import layout
@@ -239,7 +239,7 @@ def test_a_busy_client_of_the_prompt_lane_keeps_nobody_from_answers(start, flood
 def test_a_client_that_is_lost_on_its_way_to_the_generator_is_hung_up_on(start, tmp_path):
     """The kernel closes a passed socket for which the receiver has no descriptor."""
     server = prompt_server(start, tmp_path, "computing")
-    (generator,) = children(server.pid)
+    (generator,) = workers(server.pid)
     with Asking(server) as victim:
         victim.answered(1)
         limit_descriptors(generator, 0)

@@ -88,7 +88,7 @@ def test_whatever_a_model_does_is_the_answer_to_that_request_over_http(transport
     for number, said in enumerate(SAID):
         status, answer = classify(picture(number))
         assert status == 500
-        assert answer["error"].startswith(said)
+        assert answer["error"].startswith(f"the model failed: {said}")
         status, answer = classify(RIGHT)
         assert (status, answer["label"]) == (200, "bright")
     web.close()

@@ -1,6 +1,6 @@
 """The usual advice, "just use gRPC": the same model over a Unix socket, for the benchmark only.
 
-    python -m bench.grpc_peer --socket PATH --engine tensorflow
+    python -m bench.peers.grpc_peer --socket PATH --engine tensorflow
 
     /bench.Model/Echo       BytesValue -> BytesValue      the bytes come back
     /bench.Model/Classify   BytesValue -> StringValue     3,072 bytes of pixels -> the label's name
@@ -12,44 +12,38 @@ asyncio (--threads 0). bench/README.md, "The gRPC peer", says which is the faste
 import argparse
 import asyncio
 import concurrent.futures
-import gc
 import logging
 import os
 import signal
-import sys
-import threading
 from collections.abc import Callable
 
 import grpc
-import numpy as np
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
-from shm_server import load_classifier
-from shm_server.models import ENGINES, INPUT_SHAPE, Classifier, warm_up
+from shm_server.models import ENGINES
 
-IMAGE_BYTES = 3 * 32 * 32
+from .model import Model
+
 # A row of 16 MiB, and what is around it. 4 MiB by default.
 OPTIONS = (("grpc.max_receive_message_length", 17 << 20),)
 
 
-class Model:
-    """The two methods. `classifier` None: echo only."""
+class Methods:
+    """The two methods."""
 
-    def __init__(self, classifier: Classifier | None) -> None:
-        self._classifier, self._lock = classifier, threading.Lock()
+    def __init__(self, model: Model) -> None:
+        self._model = model
 
     def echo(self, request: BytesValue, _: grpc.ServicerContext) -> BytesValue:
         return request
 
     def classify(self, request: BytesValue, context: grpc.ServicerContext) -> StringValue:
-        if self._classifier is None or len(request.value) != IMAGE_BYTES:
+        try:
+            return StringValue(value=self._model.label(request.value))
+        except ValueError as error:
             context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-            context.set_details(f"{len(request.value)} bytes, must be {IMAGE_BYTES}; or there is no model")
+            context.set_details(str(error))
             return StringValue()
-        pixels = np.frombuffer(bytearray(request.value), np.uint8).reshape(1, *INPUT_SHAPE)
-        with self._lock:  # a Classifier is called by one thread at a time
-            best = self._classifier.scores(pixels).argmax()
-        return StringValue(value=self._classifier.class_names[best])
 
 
 def add_to(server: grpc.Server | grpc.aio.Server, path: str, echo: Callable, classify: Callable) -> None:
@@ -62,7 +56,7 @@ def add_to(server: grpc.Server | grpc.aio.Server, path: str, echo: Callable, cla
     server.add_insecure_port(f"unix:{path}")
 
 
-def serve(model: Model, path: str, threads: int) -> None:
+def serve(methods: Methods, path: str, threads: int) -> None:
     """Serve at the Unix socket `path` until a signal comes."""
     # The kernel may hand a signal to any of our threads, and that interrupts the main thread's sleep in no other way.
     awake, wake = os.pipe()
@@ -71,21 +65,21 @@ def serve(model: Model, path: str, threads: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(threads), options=OPTIONS)
-    add_to(server, path, model.echo, model.classify)
+    add_to(server, path, methods.echo, methods.classify)
     server.start()
     logging.info("listening on %s, grpcio %s", path, grpc.__version__)
     os.read(awake, 1)
     server.stop(grace=1).wait()
 
 
-async def serve_asyncio(model: Model, path: str) -> None:
+async def serve_asyncio(methods: Methods, path: str) -> None:
     """The same in one thread; the model runs between two events."""
 
     async def echo(request: BytesValue, context: grpc.aio.ServicerContext) -> BytesValue:
-        return model.echo(request, context)
+        return methods.echo(request, context)
 
     async def classify(request: BytesValue, context: grpc.aio.ServicerContext) -> StringValue:
-        return model.classify(request, context)
+        return methods.classify(request, context)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,23 +93,19 @@ async def serve_asyncio(model: Model, path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench.grpc_peer", description="Serve a model over gRPC on a Unix socket.")
+    parser = argparse.ArgumentParser(
+        prog="bench.peers.grpc_peer", description="Serve a model over gRPC on a Unix socket."
+    )
     parser.add_argument("--socket", required=True, metavar="PATH")
     parser.add_argument("--engine", choices=(*ENGINES, "none"), default="tensorflow")
     parser.add_argument("--threads", type=int, default=4, metavar="N", help="that answer requests; 0: asyncio")
     args = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    classifier = None
-    if args.engine != "none":
-        classifier = load_classifier(args.engine, threads=1)
-        warm_up(classifier, [1])
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(1e-4)  # as shm-server does
+    methods = Methods(Model(args.engine))
     if args.threads:
-        serve(Model(classifier), args.socket, args.threads)
+        serve(methods, args.socket, args.threads)
     else:
-        asyncio.run(serve_asyncio(Model(classifier), args.socket))
+        asyncio.run(serve_asyncio(methods, args.socket))
 
 
 if __name__ == "__main__":
