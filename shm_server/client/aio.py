@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shm_server.client import arguments, handshake, signature
+from shm_server.client import arguments, signature
 from shm_server.client.arguments import Rows
 from shm_server.client.client import Connections, lane_request
 from shm_server.client.deadlines import deadline_ns, seconds
@@ -349,13 +349,11 @@ class AsyncClient(Connections):
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """See `Client.models`."""
-        until = seconds(deadline_ns(timeout))
-        return signature.parse_models(await asyncio.to_thread(handshake.ask, self.address, "models", until))
+        return signature.parse_models(await asyncio.to_thread(self.ask, "models", seconds(deadline_ns(timeout))))
 
     async def health(self, *, timeout: float | None = None) -> dict[str, str]:
         """See `Client.health`."""
-        until = seconds(deadline_ns(timeout))
-        return signature.parse_health(await asyncio.to_thread(handshake.ask, self.address, "health", until))
+        return signature.parse_health(await asyncio.to_thread(self.ask, "health", seconds(deadline_ns(timeout))))
 
     async def echo(self, *args: Any, timeout: float | None = None, **inputs: Any) -> int:
         """See `Client.echo`."""

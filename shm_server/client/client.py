@@ -75,6 +75,14 @@ class Connections:
             if request in self._links and not self._links[request].dials:
                 del self._links[request]
 
+    def ask(self, question: str, deadline: float | None) -> Any:
+        """The answer to a question of layout.md, which opens no session; by then, of `time.monotonic`. Raises
+        ClientError.
+        """
+        if self._closed:
+            raise Closed("the client was closed", not_run=True)
+        return handshake.ask(self.address, question, deadline)
+
     def close_links(self) -> None:
         with self._lock:
             self._closed = True
@@ -125,15 +133,11 @@ class Client(Connections):
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Those that the server has now, the default of each protocol first. Opens no session. Raises ClientError."""
-        if self._closed:
-            raise Closed("the client was closed", not_run=True)
-        return signature.parse_models(handshake.ask(self.address, "models", seconds(deadline_ns(timeout))))
+        return signature.parse_models(self.ask("models", seconds(deadline_ns(timeout))))
 
     def health(self, *, timeout: float | None = None) -> dict[str, str]:
         """The parts of the server, by name: each "up", "down" or "not answering". Raises ClientError."""
-        if self._closed:
-            raise Closed("the client was closed", not_run=True)
-        return signature.parse_health(handshake.ask(self.address, "health", seconds(deadline_ns(timeout))))
+        return signature.parse_health(self.ask("health", seconds(deadline_ns(timeout))))
 
     def echo(self, *args: Any, timeout: float | None = None, **inputs: Any) -> int:
         """Send the inputs of the default model all the way but the model: see `Model.echo`."""
