@@ -596,7 +596,7 @@ def test_no_more_is_held_in_memory_than_fits():
 
 
 def test_an_answer_that_nobody_reads_is_let_go(monkeypatch):
-    monkeypatch.setattr(binary, "WRITE_SECONDS", 0.001)
+    monkeypatch.setattr(answers, "WRITE_SECONDS", 0.001)
     gone = []
 
     async def send(message: dict) -> None:

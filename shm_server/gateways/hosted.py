@@ -43,14 +43,6 @@ class Gateway:
         if not isinstance(self._at, Listener):  # which has said it
             log.info("listening on %s://%s", self.name, address.Tcp.of(self._at))
 
-    @property
-    def alive(self) -> bool:
-        return self._replica is not None and self._replica.alive
-
-    @property
-    def pid(self) -> int | None:
-        return self._replica and self._replica.pid
-
     def counters(self) -> dict[str, int]:
         """See Replica; of processes that are no workers."""
         found = self._replica.counters() if self._replica else {}

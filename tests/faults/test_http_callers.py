@@ -419,6 +419,18 @@ def test_sigterm_ends_it_whatever_callers_do(prompted):
         sock.close()
 
 
+def test_who_is_not_answered_when_the_server_stops_is_told_so(prompted, tmp_path):
+    data = json.dumps({"prompt": f"until:{tmp_path / 'never'}"}).encode()
+    with connect(prompted) as sock:
+        sock.sendall(post("/prompt", "Content-Type: application/json", f"Content-Length: {len(data)}") + data)
+        until(lambda: in_flight(prompted) == 1)
+        prompted.process.send_signal(signal.SIGTERM)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b'{"error": "the server is stopping"}')
+    prompted.ended()
+
+
 def test_a_gateway_that_is_killed_is_started_again_and_the_lanes_go_on(prompted):
     from client import Prompts
 

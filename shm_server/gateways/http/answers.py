@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from shm_server.client import errors
 from shm_server.client.errors import ClientError
+from shm_server.gateways.codes import code_of
 from shm_server.generators import InvalidRequest
-from shm_server.layout import REASON_HTTP_CODE, REASON_PYTHON_ERROR, STATUS_HTTP_CODE, STATUS_PYTHON_ERROR
+from shm_server.layout import REASON_HTTP_CODE, STATUS_HTTP_CODE
 from shm_server.runtime.describe import describe, where
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,6 @@ log = logging.getLogger(__name__)
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 # A caller who takes nothing of a stream for so long has gone, as far as we can tell.
 WRITE_SECONDS = 60.0
-
-# What stands for an error of the client's in layout.md's tables; the rest has no number in the rings.
-CODES: dict[str, int] = {name: REASON_HTTP_CODE[reason] for reason, name in REASON_PYTHON_ERROR.items()}
-CODES |= {name: STATUS_HTTP_CODE[status] for status, name in STATUS_PYTHON_ERROR.items()}
-CODES |= {"TensorError": 400, "WrongSignature": 503, "ServerGone": 503, "Closed": 503, "NoClassifier": 503}
-
-
-def code_of(error: Exception) -> int:
-    """HTTP's, of a ClientError: that of the nearest class which has one."""
-    if isinstance(error, errors.Refused) and error.reason in REASON_HTTP_CODE:
-        return REASON_HTTP_CODE[error.reason]
-    return next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), 500)
 
 
 def said(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -60,17 +48,19 @@ class Stream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for text in self._texts:
-                await self._write(send, text.encode(), more=True)
-            await self._write(send, b"", more=False)
+                await write(send, text.encode(), more=True)
+            await write(send, b"", more=False)
         finally:
             await self._texts.aclose()
 
-    async def _write(self, send: Any, data: bytes, *, more: bool) -> None:
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            raise ClientDisconnect from None
+
+async def write(send: Any, data: bytes, *, more: bool) -> None:
+    """A piece of an answer's body. ClientDisconnect where the caller takes nothing any more."""
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+    except TimeoutError:
+        raise ClientDisconnect from None
 
 
 def wants_events(request: Request) -> bool:
@@ -96,7 +86,7 @@ def described(error: Exception) -> tuple[int, str]:
     if isinstance(error, InvalidRequest):  # of generators.Sampling
         return 400, str(error)
     if isinstance(error, ClientError):
-        return code_of(error), str(error)
+        return code_of(error, STATUS_HTTP_CODE, REASON_HTTP_CODE), str(error)
     log.error("a request failed: %s. %s", describe(error), where(error))
     return 500, "the gateway failed; its log says why"
 

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shm_server.client.errors import TensorError
 from shm_server.client.signature import Tensor
 from shm_server.gateways import inference, tensors
 from shm_server.gateways.http import body
-from shm_server.gateways.http.answers import WRITE_SECONDS
+from shm_server.gateways.http.answers import write
 from shm_server.gateways.inference import Answer, Call
 from shm_server.gateways.tensors import Given
 from shm_server.layout import MAX_TENSORS
@@ -120,18 +119,10 @@ class Sent(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for piece in self._pieces:
                 for start in range(0, len(piece), BYTES_AT_A_TIME):
-                    await _write(send, bytes(piece[start : start + BYTES_AT_A_TIME]), more=True)
-            await _write(send, b"", more=False)
+                    await write(send, bytes(piece[start : start + BYTES_AT_A_TIME]), more=True)
+            await write(send, b"", more=False)
         finally:
             self._done()
-
-
-async def _write(send: Any, data: bytes, *, more: bool) -> None:
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-    except TimeoutError:
-        raise ClientDisconnect from None
 
 
 async def _numbers(name: str, output: np.ndarray) -> list[bytes]:

@@ -18,6 +18,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from shm_server.gateways.http.answers import said
+
 HEAD_SECONDS = 10.0
 DROP_SECONDS = 30.0
 MAX_HEAD_BYTES = 64 << 10
@@ -108,7 +110,8 @@ class Protocol(HttpToolsProtocol):
                 await app(scope, receive, send)
             except asyncio.CancelledError:
                 if not self.transport.is_closing() and not cycle.response_started:  # it took too long for a stop
-                    await said(send, 503, "the server is stopping")
+                    stopping = said({"error": "the server is stopping"}, 503, {"connection": "close"})
+                    await stopping(scope, receive, send)
 
         self._running = cycle
         self._task = task = self.loop.create_task(cycle.run_asgi(until_hung_up))
@@ -118,18 +121,6 @@ class Protocol(HttpToolsProtocol):
     def _wait_for_a_request(self) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-
-async def said(send: Any, status: int, text: str) -> None:
-    """An answer, after which the connection ends."""
-    body = json.dumps({"error": text}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def sweep(connections: set[Protocol]) -> None:

@@ -10,11 +10,10 @@ import uvicorn
 import uvloop
 
 from shm_server.client.aio import AsyncClient
+from shm_server.gateways.address import BACKLOG
 from shm_server.gateways.http import protocol
 from shm_server.gateways.http.app import application
 from shm_server.gateways.main import Door
-
-log = logging.getLogger(__name__)
 
 # uvicorn's default is 5 s: clients that pause would pay for a new connection each time.
 KEEP_ALIVE_SECONDS = 75
@@ -80,6 +79,6 @@ async def _serve(door: Door, sock: socket.socket, path: str) -> None:
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=None,
-            backlog=2048,
+            backlog=BACKLOG,
         )
         await Server(config, door).serve([sock])
