@@ -21,11 +21,17 @@ The end of the file is the end of the other process; a worker that has read no S
 import dataclasses
 import errno
 import json
+import logging
+import os
+import signal
 import socket
 import struct
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from shm_server.layout import Protocol
+from shm_server.runtime import logs, process
+
+log = logging.getLogger(__name__)
 
 # Bytes of a packet: signatures with their labels, with room to spare. A socket's buffer holds it, 208 KiB by default.
 MAX_PACKET = 128 << 10
@@ -132,6 +138,29 @@ _INT = struct.Struct("i")
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a wire."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def begin(fd: int, kind: type[Message]) -> tuple[socket.socket, Message, socket.socket | None]:
+    """In a process that the server has started: its end of the wire, the first message, which is of `kind`, and the
+    socket that it passes. SystemExit when the server has died meanwhile.
+    """
+    for number in process.SIGNALS:  # meant for the whole group: we stop when the server says so
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.SIGNALS)
+    sock = socket.socket(fileno=fd)
+    try:
+        first, passed = receive(sock, kind)
+    except EOFError:
+        raise SystemExit(1) from None
+    logs.configure(**first.log)
+    return sock, first, passed
+
+
+def orphaned() -> NoReturn:
+    """In such a process: the server was killed, and so its clients see the same of us."""
+    log.error("the server's process is gone: so is %d, which it had started", os.getpid())
+    logs.flush()
+    os._exit(1)
 
 
 def send(sock: socket.socket, message: Message, passed: socket.socket | None = None, flags: int = 0) -> None:

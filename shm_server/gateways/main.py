@@ -5,14 +5,13 @@ import importlib
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 
 from shm_server import wire
-from shm_server.runtime import logs, process
+from shm_server.runtime import logs
 from shm_server.runtime.describe import message
 
 log = logging.getLogger(__name__)
@@ -55,9 +54,7 @@ class Door:
             try:
                 said, _ = wire.receive(self._pipe, wire.AskCounters, wire.Move, wire.Stop)
             except EOFError:
-                log.error("the server's process is gone: so is its gateway's")
-                logs.flush()
-                os._exit(1)
+                wire.orphaned()
             if isinstance(said, wire.AskCounters):
                 wire.send(self._pipe, wire.Counters(self.counters()))
             else:
@@ -72,15 +69,7 @@ def many_descriptors() -> None:
 
 def main(fd: int) -> int:
     """Serve what the end `fd` of a wire says; the exit code."""
-    for number in process.SIGNALS:  # meant for the whole group: we stop when the server says so
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.SIGNALS)
-    pipe = socket.socket(fileno=fd)
-    try:
-        opened, sock = wire.receive(pipe, wire.Open)
-    except EOFError:  # the server has died meanwhile
-        return 1
-    logs.configure(**opened.log)
+    pipe, opened, sock = wire.begin(fd, wire.Open)
     many_descriptors()
     sys.setswitchinterval(1e-4)
     door = Door(pipe)

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -25,7 +24,7 @@ from shm_server.models.checking import trial
 from shm_server.models.classified import Classified
 from shm_server.models.quiet import quiet_imports
 from shm_server.models.source import Source
-from shm_server.runtime import logs, process
+from shm_server.runtime import logs
 from shm_server.runtime.describe import message
 from shm_server.session.doorbell import LaneRequest
 from shm_server.worker.control import Control
@@ -60,7 +59,7 @@ class Inbox:
         try:
             said, passed = wire.receive(self.socket, *KINDS, flags=socket.MSG_DONTWAIT)
         except EOFError:
-            _orphaned()  # before the thread that watches for it does
+            wire.orphaned()  # before the thread that watches for it does
         except wire.Malformed as error:
             if error.passed:
                 error.passed.close()
@@ -167,27 +166,12 @@ def _watch_server(pipe: socket.socket) -> None:
     gone = select.poll()
     gone.register(pipe, 0)  # hanging up is always reported
     gone.poll()
-    _orphaned()
-
-
-def _orphaned() -> None:
-    """The server was killed: its clients see the same of us."""
-    log.error("the server's process is gone: so is its worker's")
-    logs.flush()
-    os._exit(1)
+    wire.orphaned()
 
 
 def main(fd: int) -> int:
     """Serve at the end `fd` of a wire; the exit code."""
-    for number in process.SIGNALS:  # meant for the whole group: we stop when the server says so
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.SIGNALS)
-    pipe = socket.socket(fileno=fd)
-    try:
-        load, _ = wire.receive(pipe, wire.Load)
-    except EOFError:  # the server has died meanwhile
-        return 1
-    logs.configure(**load.log)
+    pipe, load, _ = wire.begin(fd, wire.Load)
     sys.path += [folder for folder in load.path if folder not in sys.path]
     for name in ("absl", "jax", "matplotlib"):  # which accelerators there are not, which fonts there are
         logging.getLogger(name).setLevel(logging.ERROR)
